@@ -1,0 +1,1 @@
+"""The course as it is taught: running the notebooks and keeping their pages light."""
