@@ -65,7 +65,7 @@ format: setup  ## let ruff put code and notebooks in order
 	$(BIN)/ruff format .
 
 bench: setup  ## the benchmarks: ours against the naive way or a peer, in one run
-	$(BIN)/python -m pytest tests/benchmarks -s
+	$(BIN)/python -m pytest tests/benchmarks -s -o python_files="bench_*.py"
 
 mutations: setup  ## break each formula once and see a test go red
 	$(BIN)/python tests/mutations.py

@@ -1,0 +1,745 @@
+"""Train a model of the course from the command line.
+
+    python -m course_lib.train vae --data mnist
+    python -m course_lib.train vae --data glyphs --size quick --set latent_dim=10 --set beta=4.0
+    python -m course_lib.train --resume runs/vae-mnist-20260101-120000 --steps 400000
+
+Settings come, each over the one before, from: the defaults of ``Settings`` and of the model's builder below; the
+model's recipe, ``course_lib/recipes/MODEL.toml`` (its tables ``[default]``, then ``[DATA]``, then for ``--size NAME``
+``[default.NAME]`` and ``[DATA.NAME]``); the options; ``--set key=value``. What came out is in ``config.json``.
+
+A run's folder holds ``config.json``, ``metrics.csv`` (training terms, means since the row before; validation
+terms), ``samples/*.png``, ``checkpoint.pt`` and at the end ``result.json`` (test metrics; nats per example).
+Exit codes: 0 done, 1 failed while training, 2 wrong usage, 130 stopped by Ctrl-C (and can be resumed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import inspect
+import json
+import math
+import os
+import shlex
+import sys
+import time
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch and Fabric take seconds to import: --help and wrong options do not wait for them
+    from lightning.fabric import Fabric
+    from torch import Tensor, nn
+
+    from course_lib.training import Algorithm, History, SingleLoss
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every run has, whatever the model. A recipe or ``--set`` may name any of these."""
+
+    steps: int = 5_000  # optimiser steps
+    epochs: int | None = None  # instead of steps
+    batch_size: int = 128  # on each device
+    lr: float = 1e-3
+    lr_end: float = 1e-4  # where the schedule ends
+    schedule: str = (
+        "cosine"  # "constant", "cosine", or "burda": stages of 1, 3, 9, … epochs, lr falling each time
+    )
+    beta2: float = 0.999  # of Adam
+    eps: float = 1e-8  # of Adam
+    clip_grad: float | None = None  # largest gradient norm
+    ema: float | None = None  # decay of the average of weights that is evaluated, e.g. 0.999
+    train_split: str = "train"  # "train+val": what papers without a validation set use
+    validation_split: str = "val"  # "test" with "train+val": then nothing may be selected on the curve
+    train_size: int | None = None  # examples; None: all
+    image_size: int | None = None  # pixels a side; None: as the data set has it
+    levels: int | None = None  # integer grey levels; None: grey values in [0, 1]
+    validate_every: int = 1_000  # steps; also a row of metrics.csv
+    validation_images: int = 2_000
+    sample_every: int = 5_000  # steps
+    checkpoint_every: int = 2_000  # steps
+    log_every: int = 1  # steps between rows of the history in the checkpoint
+    precision: str = "32-true"  # "bf16-mixed"; "auto": the faster one here
+    nll_k: int = 5_000  # samples of z an image for the test likelihood
+    nll_images: int = 1_000  # test images for it; 0: leave it out
+    seed: int = 0
+
+
+# ---------------------------------------------------------------------------------------------------------- models
+
+
+def linear_autoencoder(shape: Sequence[int], *, latent_dim: int = 32, noise_std: float = 0.0) -> nn.Module:
+    """Linear autoencoder: finds the subspace of PCA."""
+    from course_lib.latent.autoencoder import linear_autoencoder as build
+
+    return build(shape, latent_dim, noise_std=noise_std)
+
+
+def autoencoder(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 32,
+    hidden: Sequence[int] = (512, 256),
+    activation: str = "relu",
+    noise_std: float = 0.0,
+) -> nn.Module:
+    """Fully connected autoencoder."""
+    from course_lib.latent.autoencoder import mlp_autoencoder
+
+    return mlp_autoencoder(
+        shape, latent_dim, tuple(hidden), activation=_activation(activation), noise_std=noise_std
+    )
+
+
+def conv_autoencoder(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 32,
+    width: int = 32,
+    activation: str = "relu",
+    noise_std: float = 0.0,
+) -> nn.Module:
+    """Convolutional autoencoder."""
+    from course_lib.latent.autoencoder import conv_autoencoder as build
+
+    return build(shape, latent_dim, width, activation=_activation(activation), noise_std=noise_std)
+
+
+def denoising_autoencoder(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 64,
+    width: int = 32,
+    activation: str = "relu",
+    noise_std: float = 0.3,
+) -> nn.Module:
+    """Convolutional autoencoder that removes Gaussian noise of standard deviation noise_std."""
+    return conv_autoencoder(
+        shape, latent_dim=latent_dim, width=width, activation=activation, noise_std=noise_std
+    )
+
+
+def vae(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 20,
+    hidden: Sequence[int] = (400,),
+    activation: str = "relu",
+    likelihood: str = "bernoulli",
+    beta: float = 1.0,
+    free_bits: float = 0.0,
+) -> nn.Module:
+    """Variational autoencoder, fully connected."""
+    from course_lib.latent.vae import mlp_vae
+
+    return mlp_vae(
+        shape,
+        latent_dim,
+        tuple(hidden),
+        likelihood=_likelihood(likelihood),
+        activation=_activation(activation),
+        beta=beta,
+        free_bits=free_bits,
+    )
+
+
+def conv_vae(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 32,
+    width: int = 32,
+    activation: str = "relu",
+    likelihood: str = "bernoulli",
+    beta: float = 1.0,
+    free_bits: float = 0.0,
+) -> nn.Module:
+    """Variational autoencoder, convolutional."""
+    from course_lib.latent.vae import conv_vae as build
+
+    return build(
+        shape,
+        latent_dim,
+        width,
+        likelihood=_likelihood(likelihood),
+        activation=_activation(activation),
+        beta=beta,
+        free_bits=free_bits,
+    )
+
+
+def beta_vae(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 10,
+    width: int = 32,
+    activation: str = "relu",
+    likelihood: str = "bernoulli",
+    beta: float = 4.0,
+) -> nn.Module:
+    """Convolutional VAE whose KL weighs more than in the bound: factors apart, pictures less sharp."""
+    return conv_vae(
+        shape, latent_dim=latent_dim, width=width, activation=activation, likelihood=likelihood, beta=beta
+    )
+
+
+#: MODEL → the function that builds it from the shape of an example; its keywords are settings, too.
+MODELS: dict[str, Callable[..., Any]] = {
+    "linear-autoencoder": linear_autoencoder,
+    "autoencoder": autoencoder,
+    "conv-autoencoder": conv_autoencoder,
+    "denoising-autoencoder": denoising_autoencoder,
+    "vae": vae,
+    "conv-vae": conv_vae,
+    "beta-vae": beta_vae,
+}
+
+
+def _activation(name: str) -> type[nn.Module]:
+    from torch import nn
+
+    known = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
+    return _choose(name, known, "activation")
+
+
+def _likelihood(name: str) -> nn.Module:
+    """bernoulli, bernoulli-dynamic, gaussian, gaussian-learned, gaussian-per-pixel, categorical-L."""
+    from course_lib.latent.vae import Bernoulli, CategoricalPixels, Gaussian
+
+    if name.startswith("categorical-") and name.removeprefix("categorical-").isdigit():
+        return CategoricalPixels(int(name.removeprefix("categorical-")))
+    known = {
+        "bernoulli": lambda: Bernoulli(),
+        "bernoulli-dynamic": lambda: Bernoulli(binarize="dynamic"),
+        "gaussian": lambda: Gaussian(),
+        "gaussian-learned": lambda: Gaussian(sigma="learned"),
+        "gaussian-per-pixel": lambda: Gaussian(sigma="per_pixel"),
+    }
+    return _choose(name, known, "likelihood", also=("categorical-LEVELS",))()
+
+
+def _choose(name: str, known: Mapping[str, Any], what: str, also: Sequence[str] = ()) -> Any:
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}; the known ones are: {', '.join([*known, *also])}")
+    return known[name]
+
+
+# -------------------------------------------------------------------------------------------------------- settings
+
+
+def recipe(model: str) -> dict[str, Any]:
+    """The model's file of recipes, as it stands."""
+    path = RECIPES / f"{model}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def recipe_sizes(model: str, data: str) -> tuple[str, ...]:
+    """What ``--size`` may be for this model and data set: "full" and the sub-tables."""
+    tables = recipe(model)
+    own = [
+        key for name in ("default", data) for key, value in tables.get(name, {}).items() if _is_table(value)
+    ]
+    return ("full", *dict.fromkeys(own))
+
+
+def _table_names(data: str) -> tuple[str, ...]:
+    """The tables for a data set, the more special the later: default, toy2d, toy2d/ring."""
+    return tuple(dict.fromkeys(("default", data.split("/")[0], data)))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def resolve(
+    model: str, data: str, size: str, overrides: Mapping[str, Any]
+) -> tuple[Settings, dict[str, Any]]:
+    """(settings, keywords of the builder) of a run; unknown names and wrong types raise ValueError."""
+    if model not in MODELS:
+        raise ValueError(f"unknown model {model!r}; the known ones are: {', '.join(MODELS)}")
+    from course_lib import data as data_sets
+
+    data_sets.describe(data)  # lists the known names if this is none
+    if size not in (sizes := recipe_sizes(model, data)):
+        raise ValueError(
+            f"no size {size!r} in the recipes of {model} for {data}; there is: {', '.join(sizes)}"
+        )
+    tables = [recipe(model).get(name, {}) for name in _table_names(data)]
+    layers = tables + [table.get(size, {}) for table in tables] + [overrides]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update({key: value for key, value in layer.items() if not _is_table(value)})
+        if "steps" in layer and "epochs" not in layer:
+            merged.pop("epochs", None)  # the later of the two ways to say how long
+    return _split(model, merged)
+
+
+def _split(model: str, merged: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    general, special = typing.get_type_hints(Settings), model_keys(model)
+    unknown = [key for key in merged if key not in general and key not in special]
+    if unknown:
+        theirs, all_runs = ", ".join(special), ", ".join(general)
+        raise ValueError(
+            f"unknown setting {unknown[0]!r}; {model} knows: {theirs}; every run knows: {all_runs}"
+        )
+    for key, value in merged.items():
+        kind = general[key] if key in general else type(special[key])
+        if not _fits(value, kind):
+            wanted = "a list" if kind is tuple else getattr(kind, "__name__", kind)
+            raise ValueError(f"{key}={value!r}: expected {wanted}")
+    settings = Settings(**{key: value for key, value in merged.items() if key in general})
+    _check_settings(settings)
+    return settings, {key: value for key, value in merged.items() if key in special}
+
+
+def model_keys(model: str) -> dict[str, Any]:
+    """The builder's settings and their defaults."""
+    parameters = list(inspect.signature(MODELS[model]).parameters.values())[1:]
+    return {p.name: p.default for p in parameters}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    wider = {float: (int, float), tuple: (list, tuple)}  # what TOML and JSON have in their place
+    kinds = tuple(k for kind in kinds for k in wider.get(kind, (kind,)))
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _check_settings(settings: Settings) -> None:
+    for name in (
+        "steps",
+        "epochs",
+        "batch_size",
+        "validate_every",
+        "sample_every",
+        "checkpoint_every",
+        "log_every",
+    ):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")
+    if not 0 < settings.lr_end <= settings.lr:
+        raise ValueError(f"lr={settings.lr}, lr_end={settings.lr_end}: expected 0 < lr_end ≤ lr")
+    _choose(settings.schedule, SCHEDULES, "schedule")
+    _choose(settings.precision, dict.fromkeys(("32-true", "bf16-mixed", "auto")), "precision")
+
+
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    """``key=value``, the value as TOML (numbers, lists, true) or else as a string."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text}: expected key=value")
+    if value.lower() == "none":
+        return key.strip(), None
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+# ------------------------------------------------------------------------------------------------------- optimiser
+
+
+def _constant(step: int, settings: Settings, epoch: int) -> float:
+    return 1.0
+
+
+def _cosine(step: int, settings: Settings, epoch: int) -> float:
+    """Half a cosine from lr to lr_end (Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts)."""
+    end = settings.lr_end / settings.lr
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
+
+
+def _burda(step: int, settings: Settings, epoch: int) -> float:
+    """Stages i = 0 … 7 of 3^i epochs with learning rate lr·10^(−i/7) (Burda et al. 2016, section 5.1)."""
+    stage, end = 0, epoch
+    while stage < 7 and step >= end:
+        stage += 1
+        end += epoch * 3**stage
+    return (settings.lr_end / settings.lr) ** (stage / 7)
+
+
+#: name → (step, settings, steps an epoch) → factor of the learning rate. As functions they are not in the
+#: checkpoint: a run that is resumed with more steps follows the longer schedule.
+SCHEDULES = {"constant": _constant, "cosine": _cosine, "burda": _burda}
+
+
+def make_algorithm(model: nn.Module, settings: Settings, steps_per_epoch: int) -> SingleLoss:
+    """The model with Adam, its schedule, and the average of weights if one is asked for."""
+    import torch
+    from torch.optim.lr_scheduler import LambdaLR
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    from course_lib.training import SingleLoss
+
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=settings.lr, betas=(0.9, settings.beta2), eps=settings.eps, fused=True
+    )
+    factor = SCHEDULES[settings.schedule]
+    scheduler = LambdaLR(optimizer, lambda step: factor(step, settings, steps_per_epoch))
+    average = None
+    if settings.ema is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    return SingleLoss(model, optimizer, scheduler, average, settings.clip_grad)
+
+
+# ------------------------------------------------------------------------------------------------- what is written
+
+
+def evaluated(algorithm: Algorithm) -> nn.Module:
+    """The network that counts: the average of weights where there is one."""
+    return algorithm.model if algorithm.ema is None else algorithm.ema.module
+
+
+def mean_terms(model: nn.Module, dataset: Any, batch_size: int = 500) -> dict[str, float]:
+    """The terms of ``model.loss`` over a data set, and the ELBO where they make one; nats per example."""
+    import torch
+
+    device = next(model.parameters()).device
+    sums: dict[str, float] = {}
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(dataset), batch_size):
+            x, label = dataset.batch(range(start, min(start + batch_size, len(dataset))))
+            for name, value in model.loss(x.to(device), label.to(device)).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(x)
+    means = {name: value / len(dataset) for name, value in sums.items()}
+    if {"recon", "kl"} <= means.keys():
+        means["elbo"] = -(means["recon"] + means["kl"])
+    return means
+
+
+def save_samples(model: nn.Module, dataset: Any, path: Path, n: int = 40) -> None:
+    """A grid of samples; of an autoencoder, which has no samples, test examples above their reconstructions."""
+    import torch
+
+    from course_lib import plotting
+
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        if hasattr(model, "sample"):
+            out = model.sample(n, generator=torch.Generator(device).manual_seed(0))
+        else:
+            x, _ = dataset.batch(range(min(10, len(dataset))))
+            out = torch.cat([x.to(device), model(x.to(device))])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if out.ndim == 4:
+        figure = plotting.image_grid(out.clamp(0, 1).cpu(), ncols=10)
+    else:
+        figure = plotting.latent_scatter(out.cpu(), title=path.stem)
+    figure.savefig(path)
+
+
+def write_metrics(path: Path, history: History, every: int) -> None:
+    """One row every ``every`` steps: means of the training terms since the row before, then what was validated.
+
+    The file is written anew from the history each time, so that a resumed run has one table without gaps.
+    """
+    import numpy as np
+
+    steps, names = history.steps, history.keys()
+    marks = range(every, int(steps[-1]) + 1, every)
+    columns = {name: history[name] for name in names}
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", *names])
+        for mark in marks:
+            rows = (steps > mark - every) & (steps <= mark)
+            means = ([v for v in columns[name][rows] if not math.isnan(v)] for name in names)
+            writer.writerow([mark, *(f"{np.mean(values):.6g}" if values else "" for values in means)])
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class Recorder:
+    """The periodic part of a run: validation, metrics.csv, samples."""
+
+    def __init__(self, out: Path, settings: Settings, validation: Any) -> None:
+        self.out, self.settings, self.validation = out, settings, validation
+        self._mark: float | None = None  # when the clock of ``seconds`` was last read
+
+    def callbacks(self) -> list[tuple[int, Callable]]:
+        return [(self.settings.validate_every, self.validate), (self.settings.sample_every, self.sample)]
+
+    def validate(self, algorithm: Algorithm, step: int, history: History) -> None:
+        now = time.perf_counter()
+        before = history.latest().get("seconds", 0.0)
+        seconds = before + now - (self.started if self._mark is None else self._mark)
+        self._mark = now
+        terms = mean_terms(evaluated(algorithm), self.validation)
+        history.record(step, {f"val_{name}": value for name, value in terms.items()} | {"seconds": seconds})
+        write_metrics(self.out / "metrics.csv", history, self.settings.validate_every)
+
+    def sample(self, algorithm: Algorithm, step: int, history: History) -> None:
+        save_samples(evaluated(algorithm), self.validation, self.out / "samples" / f"step_{step:07d}.png")
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+
+
+def describe_all() -> str:
+    """What ``--help`` adds: models with their settings, data sets, recipes, settings of every run."""
+    from course_lib import data as data_sets
+
+    lines = ["models and their settings (with defaults):"]
+    for name, builder in MODELS.items():
+        keys = ", ".join(f"{k}={v!r}" for k, v in model_keys(name).items())
+        lines += [f"  {name:22} {inspect.getdoc(builder).splitlines()[0]}", f"  {'':22}   {keys}"]
+    lines += ["", "data sets:", "  " + ", ".join(data_sets.names()), "", "recipes (model: data sets; sizes):"]
+    for name in MODELS:
+        tables = recipe(name)
+        sizes = sorted({size for data in tables for size in recipe_sizes(name, data)})
+        lines.append(f"  {name:22} {', '.join(tables) or 'none'}; {', '.join(sizes) or 'full'}")
+    lines += ["", "settings of every run (with defaults):"]
+    lines += [f"  {field.name}={field.default!r}" for field in fields(Settings)]
+    lines += ["", "Under `fabric run` leave --devices, --strategy and --num-nodes to it."]
+    return "\n".join(lines)
+
+
+class _Parser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        return super().format_help() + "\n" + describe_all() + "\n"
+
+
+def parser() -> argparse.ArgumentParser:
+    text = "Train a model of the course: writes metrics, samples, checkpoints and test results into a folder."
+    p = _Parser(prog="python -m course_lib.train", description=text)
+    p.add_argument("model", nargs="?", metavar="MODEL", help="see below")
+    p.add_argument("--data", metavar="NAME", help="data set, see below")
+    p.add_argument("--data-root", metavar="DIR", help="where real data sets lie or are put")
+    p.add_argument("--size", default=None, metavar="NAME", help="of the recipe: full (default), quick, …")
+    p.add_argument("--steps", type=int, help="number of the last step")
+    p.add_argument("--epochs", type=int, help="instead of --steps")
+    p.add_argument("--batch-size", type=int, help="on each device")
+    p.add_argument("--lr", type=float, help="learning rate at the start")
+    p.add_argument("--precision", choices=("32-true", "bf16-mixed", "auto"), help="auto: the faster one here")
+    p.add_argument("--device", default="auto", help="cpu, cuda, mps; default: CUDA, then MPS, then the CPU")
+    p.add_argument("--devices", type=int, default=1, metavar="N", help="processes on this machine")
+    p.add_argument("--strategy", default="auto", help="of Lightning Fabric: ddp, fsdp, …")
+    p.add_argument("--num-nodes", type=int, default=1, metavar="N", help="machines")
+    p.add_argument("--seed", type=int, help="default 0")
+    p.add_argument(
+        "--nll-k", type=int, metavar="K", help="samples an image of the test likelihood; default 5000"
+    )
+    p.add_argument("--nll-images", type=int, metavar="N", help="test images for it; default 1000; 0: none")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated"
+    )
+    p.add_argument("--out", metavar="DIR", help="default: runs/MODEL-DATA-TIME")
+    p.add_argument(
+        "--resume", metavar="DIR", help="go on with the run in DIR (MODEL and --data come from there)"
+    )
+    p.add_argument("--no-progress", action="store_true", help="no progress bar")
+    return p
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a run."""
+
+    model: str
+    data: str
+    size: str
+    settings: Settings
+    model_settings: Mapping[str, Any]
+    out: Path
+    resumed: bool
+
+    def config(self) -> dict[str, Any]:
+        import torch
+
+        return {
+            "model": self.model,
+            "data": self.data,
+            "size": self.size,
+            "settings": asdict(self.settings),
+            "model_settings": {**model_keys(self.model), **self.model_settings},
+            "command": shlex.join(["python", "-m", "course_lib.train", *sys.argv[1:]]),
+            "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
+        }
+
+
+def plan(arguments: argparse.Namespace) -> Plan:
+    """Check everything that can be checked before any work. Raises ValueError."""
+    options = ("steps", "epochs", "batch_size", "lr", "precision", "seed", "nll_k", "nll_images")
+    given = {name: value for name in options if (value := getattr(arguments, name)) is not None}
+    given |= dict(_parse_assignment(text) for text in arguments.set)
+    if "lr" in given and "lr_end" not in given:
+        given["lr_end"] = given["lr"] / 10
+    if arguments.resume is not None:
+        return _resumed(arguments, given)
+    if arguments.model is None:
+        raise ValueError(f"which MODEL? The known ones are: {', '.join(MODELS)}")
+    if arguments.data is None:
+        from course_lib import data as data_sets
+
+        raise ValueError(f"--data NAME is missing; the known ones are: {', '.join(data_sets.names())}")
+    size = arguments.size or "full"
+    settings, model_settings = resolve(arguments.model, arguments.data, size, given)
+    when = time.strftime("%Y%m%d-%H%M%S")
+    out = Path(arguments.out or f"runs/{arguments.model}-{arguments.data.replace('/', '-')}-{when}")
+    if (out / "config.json").exists():
+        raise ValueError(f"{out} holds a run already: --resume {out}, or another --out")
+    return Plan(arguments.model, arguments.data, size, settings, model_settings, out, False)
+
+
+def _resumed(arguments: argparse.Namespace, given: dict[str, Any]) -> Plan:
+    out = Path(arguments.resume)
+    if not (out / "config.json").is_file():
+        raise ValueError(f"--resume {out}: there is no config.json, so no run to go on with")
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    for name in ("model", "data", "size"):
+        if getattr(arguments, name) not in (None, config[name]):
+            raise ValueError(
+                f"--resume {out}: its {name} is {config[name]!r}, not {getattr(arguments, name)!r}"
+            )
+    movable = {"steps", "epochs", "precision", "nll_k", "nll_images"}
+    if fixed := [key for key in given if key not in movable]:
+        raise ValueError(f"--resume: {fixed[0]} cannot change within a run; {', '.join(sorted(movable))} can")
+    merged = {**config["settings"], **config["model_settings"], **given}
+    if "steps" in given:
+        merged["epochs"] = None
+    settings, model_settings = _split(config["model"], merged)
+    return Plan(config["model"], config["data"], config["size"], settings, model_settings, out, True)
+
+
+def run(plan: Plan, fabric: Fabric, data_root: str | None = None, progress: bool = True) -> int:
+    """Train, write, evaluate. Returns the exit code."""
+    import torch
+
+    from course_lib import data as data_sets
+    from course_lib.training import fit, seed_everything
+
+    settings = plan.settings
+    options = {"image_size": settings.image_size, "levels": settings.levels, "root": data_root}
+    with fabric.rank_zero_first(local=True):  # it downloads, the others find the files
+        train = data_sets.load(plan.data, settings.train_split, size=settings.train_size, **options)
+        validation = data_sets.load(plan.data, settings.validation_split, **options)
+        test = data_sets.load(plan.data, "test", **options)
+    if isinstance(train, data_sets.PairDataset):
+        raise ValueError(f"{plan.model} learns from single pictures; {plan.data} has pairs")
+    validation = validation.subset(torch.arange(min(len(validation), settings.validation_images)))
+    seed_everything(settings.seed)
+    model = MODELS[plan.model](tuple(train[0][0].shape), **plan.model_settings)
+    loader = data_sets.loader(train, settings.batch_size, seed=settings.seed)
+    epoch = max(1, len(loader) // fabric.world_size)
+    if settings.epochs is not None:
+        settings = replace(settings, steps=settings.epochs * epoch)
+    algorithm = make_algorithm(model, settings, epoch)
+    if fabric.is_global_zero:
+        plan.out.mkdir(parents=True, exist_ok=True)
+        write_json(plan.out / "config.json", replace(plan, settings=settings).config())
+        print(f"{plan.model} on {plan.data}: {settings.steps:,} steps, {plan.out}", file=sys.stderr)
+    recorder = Recorder(plan.out, settings, validation)
+    recorder.start()
+    history = fit(
+        algorithm,
+        loader,
+        steps=settings.steps,
+        seed=settings.seed,
+        checkpoint=plan.out / "checkpoint.pt",
+        every=settings.checkpoint_every,
+        callbacks=recorder.callbacks(),
+        fabric=fabric,
+        progress=progress,
+        log_every=settings.log_every,
+    )
+    if not fabric.is_global_zero:
+        return 0
+    if history.interrupted:
+        print(f"Go on with: python -m course_lib.train --resume {plan.out}", file=sys.stderr)
+        return 130
+    result = finish(plan, algorithm, history, test)
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def likelihood_images(model: nn.Module, test: Any, n: int) -> Tensor:
+    """n test images of a fixed random choice, as the likelihood sees them.
+
+    They are binarised here, once: a fresh binarisation for each group of samples would average p(x) over several x,
+    and the logarithm of that is nats too good.
+    """
+    import torch
+
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:n]
+    images = test.batch(chosen)[0]
+    likelihood = getattr(model, "likelihood", None)
+    if likelihood is not None:
+        images = likelihood.prepare(images, torch.Generator().manual_seed(0))
+    return images
+
+
+def finish(plan: Plan, algorithm: Algorithm, history: History, test: Any) -> dict[str, Any]:
+    """Test metrics into result.json, the last samples and metrics beside it."""
+
+    from course_lib import metrics
+
+    settings, model = plan.settings, evaluated(algorithm)
+    save_samples(model, test, plan.out / "samples" / "final.png")
+    write_metrics(plan.out / "metrics.csv", history, settings.validate_every)
+    result: dict[str, Any] = {"steps": int(history.steps[-1])}
+    if "seconds" in history:
+        result["train_seconds"] = round(history.latest()["seconds"], 1)
+    result |= {f"test_{name}": value for name, value in mean_terms(model, test).items()}
+    if hasattr(model, "log_weights") and settings.nll_images > 0:
+        images = likelihood_images(model, test, settings.nll_images)
+        n = len(images)
+        print(f"NLL by importance sampling: {n:,} images, k = {settings.nll_k:,} …", file=sys.stderr)
+        estimate = metrics.importance_nll(model, images, k=settings.nll_k)
+        result |= {
+            "nll": estimate.mean,
+            "nll_stderr": estimate.stderr,
+            "nll_k": settings.nll_k,
+            "nll_images": n,
+        }
+    write_json(plan.out / "result.json", result)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    try:
+        chosen = plan(arguments)
+        from course_lib.training import make_fabric
+
+        fabric = make_fabric(
+            arguments.device,
+            chosen.settings.precision,
+            arguments.strategy,
+            arguments.devices,
+            arguments.num_nodes,
+        )
+        # Processes that were started a second apart have different names for the folder: the first one's holds.
+        chosen = replace(chosen, out=Path(fabric.broadcast(str(chosen.out))))
+        return run(chosen, fabric, arguments.data_root, progress=not arguments.no_progress)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}\n(--help lists models, data sets and settings)", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

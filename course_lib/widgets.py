@@ -1,0 +1,174 @@
+"""Interactive figures: an ordinary plotting function plus sliders.
+
+    def plot(components): …; return fig
+    interact(plot, alt="Digits and their reconstructions", components=(1, 64, 1, 8))
+
+The function takes the values of the controls and returns a matplotlib Figure, as it does without a widget. In
+JupyterLab the controls (ipywidgets 8) redraw it at each move. The same output carries the figure of the default
+values, so that a page without a kernel (the committed notebook, the site) shows that.
+
+The picture is an HTML element and not ipywidgets' Image: that one has no alt text. Moves do not pile up:
+ipywidgets' front end holds back the changes of a control until the kernel has finished with the last one, then
+sends the latest.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from course_lib.plotting import Picture, check_alt, close, picture
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_LABELS = {"description_width": "initial"}
+
+
+def interact(plot: Callable[..., Figure], alt: str | Callable[..., str], **controls: object) -> None:
+    """Display a plotting function with controls for its arguments.
+
+    Args:
+        plot: plot(**values) → Figure. Quick ones (under 0.2 s) follow the slider; they should only decode and draw.
+        alt: what there is to see; the values of the controls are appended. Or a function alt(**values) → str.
+        controls: one per argument of `plot`:
+            (low, high), (low, high, step) or (low, high, step, default): a slider, of whole numbers if all are;
+            a list of numbers: a slider over them; a list of anything else: a menu; each may be ([…], default);
+            True or False: a box to tick;  any ipywidgets widget that has a value: itself.
+
+    An error of the *first* drawing is raised here, so that a broken lecture fails; later ones are shown in the
+    picture's place, and the next good move brings it back.
+    Raises: ValueError for an empty alt text, no controls, or a control that is none of the above.
+    """
+    from IPython.display import display
+
+    display(Interactive(plot, alt, **controls))
+
+
+class Interactive:
+    """The controls and the picture of `interact`, undisplayed: `controls[name].value = …` moves one.
+
+    As an output it is one MIME bundle: the live widget, and for pages without a kernel the default figure.
+    """
+
+    def __init__(self, plot: Callable[..., Figure], alt: str | Callable[..., str], **controls: object):
+        if not controls:
+            raise ValueError("interact needs at least one control, such as components=(1, 64, 1, 8)")
+        if not callable(alt):
+            check_alt(alt)
+        self.plot = plot
+        self._alt = alt
+        self.controls = {name: control(name, choice) for name, choice in controls.items()}
+        self.default = self.draw(colours=256)  # stored in the notebook, so squeezed; an error here is raised
+        self.output = ipywidgets.HTML(self._frame(self.default.html()))
+        self.widget = ipywidgets.VBox([*self.controls.values(), self.output])
+        for widget in self.controls.values():
+            widget.observe(self._update, names="value")
+
+    @property
+    def values(self) -> dict[str, object]:
+        """Name → present value of each control."""
+        return {name: widget.value for name, widget in self.controls.items()}
+
+    @property
+    def alt(self) -> str:
+        """The alt text of the present values."""
+        if callable(self._alt):
+            return self._alt(**self.values)
+        # A full stop or colon at its end goes, so that the text reads on: "Digits (components = 8)".
+        values = ", ".join(f"{label(name)} = {_spoken(value)}" for name, value in self.values.items())
+        return f"{check_alt(self._alt).rstrip('.:')} ({values})"
+
+    def draw(self, colours: int | None = None) -> Picture:
+        """The picture of the present values, by default the fast way. Errors of the plotting function come through."""
+        fig = self.plot(**self.values)
+        if not isinstance(fig, Figure):
+            raise ValueError(
+                f"the plotting function must return a matplotlib Figure, got {type(fig).__name__}"
+            )
+        drawn = picture(fig, self.alt, colours=colours)
+        close(fig)
+        return drawn
+
+    def _update(self, change: object) -> None:
+        try:
+            content = self.draw().html()
+        except Exception:
+            # Whatever the plotting function raises belongs on the screen: a callback's error is seen nowhere else.
+            message = html.escape(traceback.format_exc(limit=-2))
+            content = f'<pre role="alert" style="color: #b00020; white-space: pre-wrap">{message}</pre>'
+        self.output.value = self._frame(content)
+
+    @staticmethod
+    def _frame(content: str) -> str:
+        return f'<div style="background: white; display: inline-block">{content}</div>'
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+        data, metadata = self.default._repr_mimebundle_()
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        return {WIDGET_VIEW: view, **data}, metadata
+
+    def __repr__(self) -> str:
+        return self.default.alt
+
+
+def label(name: str) -> str:
+    """An argument's name as a person reads it: n_components → n components."""
+    return name.replace("_", " ").strip()
+
+
+def _spoken(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def control(name: str, choice: object) -> ipywidgets.Widget:
+    """The widget for a control's description, as listed at `interact`. Raises: ValueError for anything else."""
+    options: dict[str, object] = {"description": label(name), "tooltip": label(name), "style": _LABELS}
+    if isinstance(choice, ipywidgets.Widget):
+        if not choice.has_trait("value"):
+            raise ValueError(f"control {name!r}: {type(choice).__name__} has no value")
+        if choice.has_trait("description") and not choice.description:
+            choice.description, choice.style = label(name), _LABELS
+        return choice
+    if isinstance(choice, bool):
+        return ipywidgets.Checkbox(value=choice, indent=False, description=label(name))
+    if isinstance(choice, tuple) and len(choice) == 2 and isinstance(choice[0], list):
+        return _menu(name, *choice, options)
+    if isinstance(choice, list) and choice:
+        return _menu(name, choice, choice[0], options)
+    if isinstance(choice, tuple) and 2 <= len(choice) <= 4 and all(_is_number(v) for v in choice):
+        return _slider(name, choice, options)
+    expected = "(low, high[, step[, default]]), a list, a bool or a widget with a value"
+    raise ValueError(f"control {name!r}: expected {expected}, got {choice!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _slider(name: str, choice: Sequence[float], options: dict) -> ipywidgets.Widget:
+    low, high = choice[:2]
+    whole = all(isinstance(v, Integral) for v in choice)
+    step = choice[2] if len(choice) > 2 else (1 if whole else (high - low) / 50)
+    default = choice[3] if len(choice) > 3 else low
+    if not (low < high and step > 0 and low <= default <= high):
+        raise ValueError(
+            f"control {name!r}: needs low < high, step > 0 and low ≤ default ≤ high, got {choice!r}"
+        )
+    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+    digits = max(0, min(4, math.ceil(-math.log10(step) - 1e-9)))
+    readout = "d" if whole else f".{digits}f"
+    width = ipywidgets.Layout(width="26em", max_width="100%")
+    return kind(min=low, max=high, step=step, value=default, readout_format=readout, layout=width, **options)
+
+
+def _menu(name: str, choices: list, default: object, options: dict) -> ipywidgets.Widget:
+    if default not in choices:
+        raise ValueError(f"control {name!r}: the default {default!r} is not among {choices!r}")
+    kind = ipywidgets.SelectionSlider if all(_is_number(v) for v in choices) else ipywidgets.Dropdown
+    width = ipywidgets.Layout(width="26em", max_width="100%")
+    return kind(options=choices, value=default, layout=width, **options)

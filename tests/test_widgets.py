@@ -1,0 +1,196 @@
+"""Widgets: a move changes the picture, errors are seen, and a page without a kernel still shows the figure."""
+
+import base64
+import io
+import re
+
+import ipywidgets
+import nbformat
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from PIL import Image
+
+from course_lib import plotting, widgets
+
+
+def slope(m: int = 1, shift: float = 0.0) -> Figure:
+    if m == 13:
+        raise RuntimeError("thirteen <is> unlucky")
+    return plotting.curves({"line": m * np.arange(5.0) + shift}, size=(3, 2))
+
+
+def shown(interactive: widgets.Interactive) -> np.ndarray:
+    """The pixels that the live widget shows."""
+    (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', interactive.output.value)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
+
+class TestMoves:
+    def test_a_move_redraws_picture_and_alt_text(self):
+        interactive = widgets.Interactive(slope, alt="A line.", m=(1, 20), shift=(0.0, 1.0, 0.1, 0.5))
+        assert 'alt="A line (m = 1, shift = 0.5)"' in interactive.output.value
+        interactive.controls["m"].value = 2
+        first = shown(interactive)
+        interactive.controls["m"].value = 7
+        assert 'alt="A line (m = 7, shift = 0.5)"' in interactive.output.value
+        moved = shown(interactive)
+        assert moved.shape == first.shape
+        assert (moved != first).any()
+        interactive.controls["m"].value = 2
+        assert (shown(interactive) == first).all()
+
+    def test_an_error_is_shown_and_the_next_move_recovers(self):
+        interactive = widgets.Interactive(slope, alt="A line", m=(1, 20))
+        interactive.controls["m"].value = 13
+        assert "<img" not in interactive.output.value
+        assert 'role="alert"' in interactive.output.value
+        assert "RuntimeError: thirteen &lt;is&gt; unlucky" in interactive.output.value
+        interactive.controls["m"].value = 14
+        assert "(m = 14)" in interactive.output.value
+        assert 'role="alert"' not in interactive.output.value
+
+    def test_an_error_of_the_first_drawing_is_raised(self):
+        with pytest.raises(RuntimeError, match="unlucky"):
+            widgets.Interactive(slope, alt="A line", m=(1, 20, 1, 13))
+
+    def test_alt_text_of_its_own(self):
+        interactive = widgets.Interactive(
+            slope, alt=lambda m: f'Slope {m}, "{"steep" if m > 5 else "flat"}"', m=(1, 20)
+        )
+        assert repr(interactive) == 'Slope 1, "flat"'
+        interactive.controls["m"].value = 9
+        assert "Slope 9, &quot;steep&quot;" in interactive.output.value
+
+    def test_the_static_figure_is_smaller_than_the_live_one(self):
+        interactive = widgets.Interactive(slope, alt="A line", m=(1, 20))
+        interactive.controls["m"].value = 2
+        assert len(interactive.default.html()) < len(interactive.output.value) / 2
+
+    def test_figures_of_pyplot_are_closed(self):
+        from matplotlib import pyplot
+
+        def plot(m):
+            fig, ax = pyplot.subplots(figsize=(2, 2))
+            ax.plot([0, m])
+            return fig
+
+        before = pyplot.get_fignums()
+        interactive = widgets.Interactive(plot, alt="A line", m=(1, 3))
+        interactive.controls["m"].value = 2
+        assert pyplot.get_fignums() == before
+
+
+class TestControls:
+    @pytest.mark.parametrize(
+        ("choice", "kind", "value"),
+        [
+            ((1, 20), ipywidgets.IntSlider, 1),
+            ((1, 20, 2, 5), ipywidgets.IntSlider, 5),
+            ((0, 1.0), ipywidgets.FloatSlider, 0.0),
+            ((-3.0, 3.0, 0.25, 1.5), ipywidgets.FloatSlider, 1.5),
+            ([1, 5, 50], ipywidgets.SelectionSlider, 1),
+            (([1, 5, 50], 5), ipywidgets.SelectionSlider, 5),
+            (["VAE", "AE"], ipywidgets.Dropdown, "VAE"),
+            (True, ipywidgets.Checkbox, True),
+            (ipywidgets.Play(value=3, max=9), ipywidgets.Play, 3),
+        ],
+    )
+    def test_from_a_description(self, choice, kind, value):
+        control = widgets.control("latent_size", choice)
+        assert type(control) is kind
+        assert control.value == value
+        if control.has_trait("description"):
+            assert control.description == "latent size"
+
+    def test_sliders_follow_the_hand_and_show_their_steps(self):
+        control = widgets.control("x", (0.0, 1.0, 0.05))
+        assert control.continuous_update
+        assert (control.min, control.max, control.step, control.readout_format) == (0.0, 1.0, 0.05, ".2f")
+
+    @pytest.mark.parametrize(
+        "choice",
+        [
+            (1,),
+            (3, 1),
+            (0, 1, 0),
+            (0, 1, 0.1, 2.0),
+            [],
+            "abc",
+            (0, float("nan")),
+            ([1, 2], 3),
+            None,
+            ipywidgets.VBox(),
+        ],
+    )
+    def test_bad_description(self, choice):
+        with pytest.raises(ValueError, match="control 'm'"):
+            widgets.Interactive(slope, alt="A line", m=choice)
+
+    def test_other_bad_input(self):
+        with pytest.raises(ValueError, match="needs an alt text"):
+            widgets.interact(slope, alt=" ", m=(1, 2))
+        with pytest.raises(ValueError, match="at least one control"):
+            widgets.interact(slope, alt="A line")
+        with pytest.raises(ValueError, match="must return a matplotlib Figure, got int"):
+            widgets.interact(lambda m: m, alt="A line", m=(1, 2))
+
+
+CELLS = [
+    """
+    from course_lib import plotting, widgets
+    def slope(m):
+        return plotting.curves({"line": [0, m]}, size=(3, 2))
+    widgets.interact(slope, alt="A line", m=(1, 20))
+    """,
+    """
+    live = widgets.Interactive(slope, alt="Another line", m=(1, 20))
+    print(live.controls["m"].model_id)
+    """,
+    "print(live.output.value.split('base64')[0])",
+]
+
+
+@pytest.fixture(scope="module")
+def executed():
+    """A notebook run through a real kernel; before its last cell a front end moves the slider by a comm message."""
+    cells = [
+        nbformat.v4.new_code_cell("\n".join(line[4:] for line in c.split("\n")) if "\n" in c else c)
+        for c in CELLS
+    ]
+    client = NotebookClient(nbformat.v4.new_notebook(cells=cells), kernel_name="python3", timeout=60)
+    with client.setup_kernel():
+        for index in (0, 1):
+            client.execute_cell(client.nb.cells[index], index)
+        move = {"method": "update", "state": {"value": 7}, "buffer_paths": []}
+        model = client.nb.cells[1].outputs[0].text.strip()
+        client.kc.shell_channel.send(client.kc.session.msg("comm_msg", {"comm_id": model, "data": move}))
+        client.execute_cell(client.nb.cells[2], 2)
+    return client.nb
+
+
+class TestNotebook:
+    def test_one_bundle_holds_the_widget_and_the_static_figure(self, executed):
+        (output,) = executed.cells[0].outputs
+        assert output.output_type == "display_data"
+        assert set(output.data) == {widgets.WIDGET_VIEW, "text/html", "text/plain"}
+        assert output.data["text/plain"] == "A line (m = 1)"
+        assert output.metadata["text/html"]["alt"] == "A line (m = 1)"
+
+    def test_a_message_of_the_front_end_moves_the_picture(self, executed):
+        assert 'alt="Another line (m = 7)"' in executed.cells[2].outputs[0].text
+
+    def test_without_the_live_widget_the_page_shows_the_picture_with_its_alt_text(self, executed):
+        page = nbformat.from_dict(executed)
+        page.cells = page.cells[:1]
+        page.metadata.pop("widgets", None)
+        page.cells[0].outputs[0].data = {
+            k: v for k, v in page.cells[0].outputs[0].data.items() if k != widgets.WIDGET_VIEW
+        }
+        body, _ = HTMLExporter().from_notebook_node(page)
+        (element,) = re.findall(r"<img [^>]*base64,[^>]*>", body)
+        assert 'alt="A line (m = 1)"' in element
+        (data,) = re.findall(r'base64,([^"]+)"', element)
+        assert Image.open(io.BytesIO(base64.b64decode(data))).size == (432, 288)
