@@ -416,26 +416,28 @@ def mean_terms(model: nn.Module, dataset: Any, batch_size: int = 500) -> dict[st
     return means
 
 
-def save_samples(model: nn.Module, dataset: Any, path: Path, n: int = 40) -> None:
-    """A grid of samples; of an autoencoder, which has no samples, test examples above their reconstructions."""
+def save_samples(model: nn.Module, dataset: Any, path: Path) -> None:
+    """Test examples, below them their reconstructions, below those three rows of samples if the model draws them."""
     import torch
 
     from course_lib import plotting
 
     model.eval()
     device = next(model.parameters()).device
-    with torch.no_grad():
-        if hasattr(model, "sample"):
-            out = model.sample(n, generator=torch.Generator(device).manual_seed(0))
-        else:
-            x, _ = dataset.batch(range(min(10, len(dataset))))
-            out = torch.cat([x.to(device), model(x.to(device))])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if out.ndim == 4:
-        figure = plotting.image_grid(out.clamp(0, 1).cpu(), ncols=10)
+    images = dataset[0][0].ndim == 3
+    x, _ = dataset.batch(range(min(10 if images else 500, len(dataset))))
+    shown, labels = [x, getattr(model, "reconstruct", model)(x.to(device))], ["data", "reconstruction"]
+    if hasattr(model, "sample"):
+        shown.append(model.sample(3 * len(x), generator=torch.Generator(device).manual_seed(0)))
+        labels += ["samples", "", ""]
+    shown = [block.detach().cpu() for block in shown]
+    if images:
+        figure = plotting.image_grid(torch.cat(shown).clamp(0, 1), ncols=len(x), row_labels=labels)
     else:
-        figure = plotting.latent_scatter(out.cpu(), title=path.stem)
+        figure = plotting.latent_scatter(shown[-1], title=labels[len(shown) - 1])
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+    plotting.close(figure)
 
 
 def write_metrics(path: Path, history: History, every: int) -> None:
