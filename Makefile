@@ -2,8 +2,12 @@
 
 # Work that another make may be doing at the same time (a lab beside a test) must not fight over one environment.
 VENV ?= .venv
-# The newest supported interpreter that is on the PATH; `make PYTHON=/path/to/python3.12 …` chooses another.
-PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 python,$(shell command -v $(p) 2>/dev/null)))
+# The newest supported interpreter that runs; `make PYTHON=/path/to/python3.12 …` chooses another. (Trying it is more
+# than finding it: the shims of a version manager are on the PATH for versions that are not active, too.)
+ifndef PYTHON
+PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+    $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+endif
 # `make setup TORCH=cpu` takes the CPU-only PyTorch (smaller; Linux takes the CUDA build otherwise).
 TORCH ?=
 
@@ -13,10 +17,11 @@ NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 # Tests run side by side, one thread each.
 WORKERS ?= auto
 
-# Two settings as large as the models (measured). PASSIVE: waiting threads sleep, so that a busy neighbour does not
-# stall a parallel region. The malloc thresholds keep freed activations in the process, instead of faulting the
-# same pages in again every step.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Two settings as large as the models (measured). GOMP_SPINCOUNT: a waiting thread spins for microseconds, then sleeps;
+# spinning on (the default) lets one busy neighbour stall every parallel region, never spinning (OMP_WAIT_POLICY=PASSIVE)
+# makes small layers on two threads slower than on one. The malloc thresholds keep freed activations in the process,
+# instead of faulting the same pages in again every step.
+export GOMP_SPINCOUNT ?= 1000
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export MALLOC_TOP_PAD_ ?= 268435456
@@ -40,7 +45,7 @@ else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 endif
 	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (course)" \
-	    --env OMP_WAIT_POLICY PASSIVE --env MALLOC_MMAP_THRESHOLD_ $(MALLOC_MMAP_THRESHOLD_) \
+	    --env GOMP_SPINCOUNT $(GOMP_SPINCOUNT) --env MALLOC_MMAP_THRESHOLD_ $(MALLOC_MMAP_THRESHOLD_) \
 	    --env MALLOC_TRIM_THRESHOLD_ $(MALLOC_TRIM_THRESHOLD_) --env MALLOC_TOP_PAD_ $(MALLOC_TOP_PAD_) > /dev/null
 	@touch $@
 

@@ -35,6 +35,8 @@ class Mutation(NamedTuple):
 
 PCA, VAE = "course_lib/latent/pca.py", "course_lib/latent/vae.py"
 LIKELIHOODS, AUTOENCODER = "course_lib/latent/likelihoods.py", "course_lib/latent/autoencoder.py"
+DIVERGENCES, GAN = "course_lib/adversarial/divergences.py", "course_lib/adversarial/gan.py"
+WGAN = "course_lib/adversarial/wgan.py"
 
 MUTATIONS = (
     Mutation(
@@ -298,6 +300,158 @@ MUTATIONS = (
         AUTOENCODER,
         (("(reconstruction - x).square().sum()", "(reconstruction - noisy).square().sum()"),),
         "tests/latent/test_autoencoder.py::test_denoising_noises_the_input_and_not_the_target",
+    ),
+    Mutation(
+        "optimal discriminator that favours the generator",
+        DIVERGENCES,
+        (("p_data / torch.where(total > 0, total, 1)", "p_g / torch.where(total > 0, total, 1)"),),
+        "tests/theory/test_gan_theory.py::test_a_numerical_optimiser_over_d_finds_the_optimal_discriminator",
+    ),
+    Mutation(
+        "JSD without the ½",
+        DIVERGENCES,
+        (("return (0.5 * (terms[0] + terms[1])", "return ((terms[0] + terms[1])"),),
+        "tests/theory/test_gan_theory.py::test_the_jsd_lies_between_zero_and_log_two_and_is_symmetric",
+    ),
+    Mutation(
+        "JSD to the sum instead of the mean",
+        DIVERGENCES,
+        (("d * (_log(d) - log_sum + math.log(2))", "d * (_log(d) - log_sum)"),),
+        "tests/theory/test_gan_theory.py::test_the_value_at_the_optimal_discriminator_is_two_jsd_minus_two_log_two",
+    ),
+    Mutation(
+        "KL finite where the model has no mass",
+        DIVERGENCES,
+        (("torch.where((q > 0) | (p == 0), _log(q), -math.inf)", "_log(q)"),),
+        "tests/theory/test_gan_theory.py::test_the_kl_is_infinite_where_data_fall_where_the_model_has_none",
+    ),
+    Mutation(
+        "value with log D on generated points",
+        DIVERGENCES,
+        (("p_data * log_d + p_g * log_not_d", "p_data * log_d + p_g * log_d"),),
+        "tests/theory/test_gan_theory.py::test_the_value_against_adaptive_quadrature",
+    ),
+    Mutation(
+        "labels of real and fake swapped",
+        GAN,
+        (
+            (
+                "return F.softplus(-real).mean() + F.softplus(fake).mean()",
+                "return F.softplus(real).mean() + F.softplus(-fake).mean()",
+            ),
+        ),
+        "tests/theory/test_gan_losses.py::test_the_discriminator_is_a_binary_classifier_its_cross_entropy_is_minus_the_value",
+    ),
+    Mutation(
+        "minimax generator loss that is the non-saturating one",
+        GAN,
+        (("return -F.softplus(fake).mean()", "return F.softplus(-fake).mean()"),),
+        "tests/theory/test_gan_losses.py::test_when_the_discriminator_wins_it_is_the_gradient_that_vanishes_and_only_of_the_minimax_loss",
+    ),
+    Mutation(
+        "discriminator loss by sigmoid and logarithm",
+        GAN,
+        (
+            (
+                "return F.softplus(-real).mean() + F.softplus(fake).mean()",
+                "return -real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean()",
+            ),
+        ),
+        "tests/theory/test_gan_losses.py::test_losses_and_gradients_are_finite_for_logits_up_to_ten_thousand",
+    ),
+    Mutation(
+        "least squares with a target of 0 for real examples",
+        GAN,
+        (("0.5 * ((real - 1).square().mean()", "0.5 * (real.square().mean()"),),
+        "tests/theory/test_gan_losses.py::test_the_best_output_is_the_optimal_discriminator",
+    ),
+    Mutation(
+        "hinge without its margin on generated examples",
+        GAN,
+        (("F.relu(1 + fake).mean()", "F.relu(fake).mean()"),),
+        "tests/theory/test_gan_losses.py::test_the_best_discriminator_of_each_loss_measures_its_divergence",
+    ),
+    Mutation(
+        "R1 without its ½",
+        GAN,
+        (("return 0.5 * slope.square().sum()", "return slope.square().sum()"),),
+        "tests/adversarial/test_gan.py::test_r1_of_a_linear_discriminator_by_hand",
+    ),
+    Mutation(
+        "lazy R1 without the larger weight",
+        GAN,
+        (("self.r1 * self.r1_every * r1_penalty", "self.r1 * r1_penalty"),),
+        "tests/adversarial/test_gan.py::test_lazy_r1_is_taken_every_nth_update_with_n_times_the_weight",
+    ),
+    Mutation(
+        "generator step that moves the discriminator's gradients",
+        GAN,
+        (
+            (
+                'with self.frozen("discriminator") as discriminator, self.autocast():',
+                "discriminator = self.discriminator\n        with self.autocast():",
+            ),
+        ),
+        "tests/adversarial/test_gan.py::test_each_player_learns_only_in_its_own_turn",
+    ),
+    Mutation(
+        "history that doubles what it keeps",
+        GAN,
+        (("torch.cat([new, torch.where(swap, old, rest)])", "torch.cat([new, rest])"),),
+        "tests/adversarial/test_gan.py::test_nothing_is_lost_and_nothing_doubled",
+    ),
+    Mutation(
+        "unrolled steps that carry no gradient",
+        GAN,
+        (
+            (
+                "torch.autograd.grad(self.loss.discriminator(*logits), weights, create_graph=True)",
+                "torch.autograd.grad(self.loss.discriminator(*logits), weights)",
+            ),
+        ),
+        "tests/adversarial/test_gan.py::test_unrolling_by_sgd_is_one_explicit_step_ahead",
+    ),
+    Mutation(
+        "gradient penalty with normal weights",
+        WGAN,
+        (("t = torch.rand(", "t = torch.randn("),),
+        "tests/theory/test_wasserstein.py::test_its_weights_are_uniform_and_independent",
+    ),
+    Mutation(
+        "gradient penalty with one weight for the whole batch",
+        WGAN,
+        (("torch.rand(len(real), *[1]", "torch.rand(1, *[1]"),),
+        "tests/theory/test_wasserstein.py::test_its_weights_are_uniform_and_independent",
+    ),
+    Mutation(
+        "gradient penalty at real points",
+        WGAN,
+        (("between = (t * real + (1 - t) * fake)", "between = (0 * t * fake + real)"),),
+        "tests/theory/test_wasserstein.py::test_it_is_taken_between_real_and_generated_points",
+    ),
+    Mutation(
+        "gradient penalty beyond the generated points",
+        WGAN,
+        (("(t * real + (1 - t) * fake)", "(t * real + (1 + t) * fake)"),),
+        "tests/theory/test_wasserstein.py::test_it_is_taken_between_real_and_generated_points",
+    ),
+    Mutation(
+        "gradient penalty without the target of 1",
+        WGAN,
+        (("slope.flatten(1), dim=1) - 1).square()", "slope.flatten(1), dim=1)).square()"),),
+        "tests/theory/test_wasserstein.py::test_it_is_zero_for_a_critic_of_unit_gradient_and_counts_the_excess_of_any_other",
+    ),
+    Mutation(
+        "critic's loss with the sign turned",
+        WGAN,
+        (("return fake.mean() - real.mean()", "return real.mean() - fake.mean()"),),
+        "tests/theory/test_wasserstein.py::test_on_parallel_lines_a_trained_critic_estimates_w_within_five_percent",
+    ),
+    Mutation(
+        "W₁ by distribution functions without their sizes",
+        WGAN,
+        (("torch.full_like(x, 1 / len(x))", "torch.ones_like(x)"),),
+        "tests/theory/test_wasserstein.py::test_samples_of_any_sizes_against_scipy",
     ),
 )
 

@@ -204,7 +204,7 @@ def principal_axes_by_svd(X: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor, Te
     return mean, variances[:m], _fix_signs(Vt[:m]), variances[m:].sum()
 
 
-def _scatter(X: Tensor, dtype: torch.dtype, rows: int = 2048) -> tuple[Tensor, None, Tensor]:
+def _scatter(X: Tensor, dtype: torch.dtype, rows: int = 20480) -> tuple[Tensor, None, Tensor]:
     """Mean and Σ(x−mean)(x−mean)ᵀ of X (n, D), multiplied in `dtype`, summed in float64, `rows` rows at a time."""
     shift = X.mean(dim=0).to(dtype)
     scatter = X.new_zeros(X.shape[1], X.shape[1], dtype=torch.float64)
