@@ -79,7 +79,7 @@ def bare_loop(model, optimizer, loader, steps):
                 return losses
 
 
-def compare(ours, theirs, rounds=30):
+def compare(ours, theirs, rounds=40):
     """Turn by turn, some steps of each: (their ratio, our time, their time), each the median over the rounds.
 
     The ratio is taken round by round, between neighbours in time, so that a drift of the machine cancels.
@@ -103,7 +103,7 @@ def stored_batches():
 def test_overhead_of_fit_over_a_bare_loop():
     model = ExampleVAE()
     optimizer = adam(model)
-    algorithm, batches, steps = SingleLoss(model, optimizer), stored_batches(), 24
+    algorithm, batches, steps = SingleLoss(model, optimizer), stored_batches(), 60
 
     def ours():
         loader = Timer(batches)
