@@ -84,5 +84,6 @@ def test_vae_step_against_the_pytorch_example(benchmark, fused):
     benchmark.pedantic(one_round, rounds=ROUNDS, warmup_rounds=2)
     ratio = median(seconds["ours"]) / median(seconds["example"])
     benchmark.extra_info["ratio_ours_to_example"] = round(ratio, 3)
+    print(f"\nVAE step against PyTorch's example: ratio {ratio:.3f}")
     assert losses["ours"] == pytest.approx(losses["example"], rel=0.1)  # both learned the same thing
     assert ratio <= 1.05
