@@ -39,7 +39,8 @@ def clean(notebook: NotebookNode) -> NotebookNode:
         if cell.source.strip():  # the kernel does not count an empty cell
             count += 1
         cell.execution_count = count if cell.source.strip() else None
-        cell.outputs = [out for out in map(_clean_output, _merge_streams(cell.outputs)) if out is not None]
+        kept = [out for out in map(_clean_output, _merge_streams(cell.outputs)) if out is not None]
+        cell.outputs = _merge_streams(kept)  # what stood between two pieces may be gone
         for out in cell.outputs:
             if out.output_type == "execute_result":
                 out.execution_count = cell.execution_count

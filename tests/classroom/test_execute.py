@@ -82,6 +82,14 @@ def test_clean_keeps_teaching_metadata_and_is_idempotent():
     assert "widgets" not in notebook.metadata
 
 
+def test_clean_joins_what_a_progress_bar_cut():
+    pieces = [("stdout", "a\n"), ("stderr", "\r 50%"), ("stdout", "b\n")]
+    notebook = printed("")
+    notebook.cells[0].outputs = [new_output("stream", name=name, text=text) for name, text in pieces]
+    (output,) = execute.clean(notebook).cells[0].outputs
+    assert output.text == "a\nb\n"
+
+
 def test_missing_paths_are_named(capsys):
     with pytest.raises(SystemExit):
         execute.main(["nowhere.ipynb"])
