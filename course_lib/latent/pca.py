@@ -204,7 +204,7 @@ def principal_axes_by_svd(X: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor, Te
     return mean, variances[:m], _fix_signs(Vt[:m]), variances[m:].sum()
 
 
-def _scatter(X: Tensor, dtype: torch.dtype, rows: int = 20480) -> tuple[Tensor, None, Tensor]:
+def _scatter(X: Tensor, dtype: torch.dtype, rows: int = 8192) -> tuple[Tensor, None, Tensor]:
     """Mean and Σ(x−mean)(x−mean)ᵀ of X (n, D), multiplied in `dtype`, summed in float64, `rows` rows at a time."""
     shift = X.mean(dim=0).to(dtype)
     scatter = X.new_zeros(X.shape[1], X.shape[1], dtype=torch.float64)
@@ -213,7 +213,7 @@ def _scatter(X: Tensor, dtype: torch.dtype, rows: int = 20480) -> tuple[Tensor, 
     for chunk in X.split(rows):
         centred = torch.sub(chunk, shift, out=buffer[: len(chunk)])
         scatter += _self_product(centred)
-        offset += centred.sum(dim=0)
+        offset += centred.new_ones(len(chunk)) @ centred  # the sum over rows, three times as fast as sum()
     # The shift is the mean up to rounding; what it missed is removed exactly (parallel-axis theorem).
     offset /= len(X)
     return shift + offset, None, scatter.addr_(offset, offset, alpha=-len(X))
