@@ -213,7 +213,7 @@ def _scatter(X: Tensor, dtype: torch.dtype, rows: int = 8192) -> tuple[Tensor, N
     for chunk in X.split(rows):
         centred = torch.sub(chunk, shift, out=buffer[: len(chunk)])
         scatter += _self_product(centred)
-        offset += centred.new_ones(len(chunk)) @ centred  # the sum over rows, three times as fast as sum()
+        offset += centred.new_ones(len(chunk)) @ centred  # the sum over rows, by BLAS
     # The shift is the mean up to rounding; what it missed is removed exactly (parallel-axis theorem).
     offset /= len(X)
     return shift + offset, None, scatter.addr_(offset, offset, alpha=-len(X))
