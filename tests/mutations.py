@@ -230,11 +230,14 @@ MUTATIONS = (
     Mutation(
         "PCA without centring, tall data",
         PCA,
-        (
-            ("    shift = X.mean(dim=0).to(dtype)\n", "    shift = 0 * X.mean(dim=0).to(dtype)\n"),
-            ("    offset /= len(X)\n", "    offset *= 0\n"),
-        ),
+        (("mean = X.mean(dim=0).double()\n", "mean = 0 * X.mean(dim=0).double()\n"),),
         "tests/theory/test_pca_theory.py::test_the_error_is_the_sum_of_the_discarded_eigenvalues",
+    ),
+    Mutation(
+        "PCA blind to the rounding that a large mean brings",
+        PCA,
+        (("(top + len(X) * mean @ mean)", "top"),),
+        "tests/latent/test_pca.py::test_a_mean_much_larger_than_the_spread",
     ),
     Mutation(
         "PCA without centring, wide data",

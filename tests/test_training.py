@@ -709,6 +709,7 @@ def test_model_without_a_loss_and_bad_clipping_are_refused():
 # ------------------------------------------------------------------------------------------------- several processes
 
 SEVERAL = """
+    import atexit
     import sys
     from pathlib import Path
     sys.path.insert(0, {tests!r})
@@ -719,6 +720,11 @@ SEVERAL = """
 
     folder = Path({folder!r})
     options = dict(device="cpu", devices=2, strategy="ddp", progress=False)
+
+    @atexit.register  # before `fit` registers its own, so it runs after it: gloo's threads must be gone by now
+    def left():
+        if not torch.distributed.is_initialized():
+            (folder / f"left-{{rank}}").touch()
 
     def weights(algorithm):
         return [p.detach().clone() for p in algorithm.parts()["critic" if gan else "model"].parameters()]
@@ -770,3 +776,4 @@ def test_two_processes_share_gradients_and_resume_exactly(launcher, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(p.name for p in tmp_path.glob("done-*")) == ["done-0", "done-1"]
+    assert sorted(p.name for p in tmp_path.glob("left-*")) == ["left-0", "left-1"]

@@ -9,21 +9,25 @@ Papers: K. Pearson (1901), On lines and planes of closest fit to systems of poin
 M. Tipping and C. Bishop (1999), Probabilistic principal component analysis, J. R. Statist. Soc. B 61(3).
 
 Conventions are scikit-learn's (names with a trailing underscore, n−1 in the variances, sign by `svd_flip` on the
-components). Departures: the covariance is formed in float32, float64 or not at all (SVD), depending on how small the
-wanted eigenvalues are; scikit-learn's covariance solver keeps the input's precision throughout.
+components). Departures: the covariance is formed without centring, centred in float64, or not at all (SVD), depending
+on how small the wanted eigenvalues are; scikit-learn's covariance solver takes the first of these whatever the data.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import scipy.linalg
+import scipy.linalg.blas
 import torch
 from torch import Tensor
 
-# Squaring the data squares its condition number: an eigenvalue of the covariance carries an error of about ε·λ₁.
-# Down to these shares of λ₁ that leaves four digits in float32, eight in float64. Below them the next more
-# accurate way takes over: float32 → float64 → SVD of the data itself.
+# Squaring the data squares its condition number: an eigenvalue of the covariance carries an error of about ε·λ₁,
+# and of ε·(λ₁ + n‖μ‖²) where the mean is subtracted after squaring. Down to these shares that leaves four digits
+# in float32, eight in float64. Below them the next more accurate way takes over: squares of the data as it is → of
+# the centred data in float64 → SVD of the centred data itself.
 SAFE_EIGENVALUE_RATIO = {torch.float32: 1e-3, torch.float64: 1e-8}
 
 
@@ -184,12 +188,12 @@ def principal_axes(X: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # On a CPU float32 products take half the time and are often enough; elsewhere float64 from the start.
     fast = X.dtype == torch.float32 and X.device.type == "cpu" and n >= D
     X = X if fast else _double(X)
-    for dtype in (torch.float32, torch.float64) if fast else (torch.float64,):
-        mean, centred, scatter = _scatter(X, dtype) if n >= D else _gram(X)
+    for way in (_scatter_without_centring, _scatter) if n >= D else (_gram,):
+        mean, centred, scatter, floor = way(X)
         values, vectors = _top_eigenpairs(scatter, m)
-        if values[-1] > SAFE_EIGENVALUE_RATIO[dtype] * values[0]:
+        if values[-1] > floor(values[0]):
             components = vectors.T if n >= D else (centred.T @ vectors / values.sqrt()).T
-            discarded = (scatter.trace() - values.sum()).clamp(min=0)
+            discarded = (scatter.diagonal().sum() - values.sum()).clamp(min=0)
             return mean, values / (n - 1), _fix_signs(components), discarded / (n - 1)
     return principal_axes_by_svd(X, m)
 
@@ -204,41 +208,59 @@ def principal_axes_by_svd(X: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor, Te
     return mean, variances[:m], _fix_signs(Vt[:m]), variances[m:].sum()
 
 
-def _scatter(X: Tensor, dtype: torch.dtype, rows: int = 8192) -> tuple[Tensor, None, Tensor]:
-    """Mean and Σ(x−mean)(x−mean)ᵀ of X (n, D), multiplied in `dtype`, summed in float64, `rows` rows at a time."""
-    shift = X.mean(dim=0).to(dtype)
-    scatter = X.new_zeros(X.shape[1], X.shape[1], dtype=torch.float64)
-    offset = X.new_zeros(X.shape[1], dtype=torch.float64)
-    buffer = X.new_empty(min(rows, len(X)), X.shape[1], dtype=dtype)
+# The three products: each returns the mean, the centred data where it is wanted later, the matrix, and the function
+# from λ₁ to the least eigenvalue that came through the rounding.
+
+
+def _scatter_without_centring(X: Tensor, rows: int = 32768) -> tuple[Tensor, None, Tensor, Callable]:
+    """Σ(x−μ)(x−μ)ᵀ as Σxxᵀ − nμμᵀ: no copy of the data, but the rounding of Σxxᵀ, which the mean makes larger."""
+    mean = X.mean(dim=0).double()
+    scatter = sum(_self_product(chunk).double() for chunk in X.split(rows))
+    scatter.addr_(mean, mean, alpha=-len(X))
+    return mean, None, scatter, lambda top: SAFE_EIGENVALUE_RATIO[X.dtype] * (top + len(X) * mean @ mean)
+
+
+def _scatter(X: Tensor, rows: int = 8192) -> tuple[Tensor, None, Tensor, Callable]:
+    """Σ(x−μ)(x−μ)ᵀ of X (n, D), in float64, `rows` rows at a time."""
+    shift = _double(X).mean(dim=0)
+    scatter, offset = torch.zeros_like(shift).diag(), torch.zeros_like(shift)
     for chunk in X.split(rows):
-        centred = torch.sub(chunk, shift, out=buffer[: len(chunk)])
+        centred = _double(chunk) - shift
         scatter += _self_product(centred)
-        offset += centred.new_ones(len(chunk)) @ centred  # the sum over rows, by BLAS
+        offset += centred.sum(dim=0)
     # The shift is the mean up to rounding; what it missed is removed exactly (parallel-axis theorem).
     offset /= len(X)
-    return shift + offset, None, scatter.addr_(offset, offset, alpha=-len(X))
+    scatter.addr_(offset, offset, alpha=-len(X))
+    return shift + offset, None, scatter, lambda top: SAFE_EIGENVALUE_RATIO[torch.float64] * top
 
 
-def _gram(X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gram(X: Tensor) -> tuple[Tensor, Tensor, Tensor, Callable]:
     """Mean, centred data and its Gram matrix (n, n), for X (n, D) in float64 with fewer rows than columns."""
     mean = X.mean(dim=0)
     centred = X - mean
-    return mean, centred, _self_product(centred.T)
+    return mean, centred, _self_product(centred.T), lambda top: SAFE_EIGENVALUE_RATIO[torch.float64] * top
 
 
 def _self_product(A: Tensor) -> Tensor:
-    """AᵀA. NumPy sees that both factors are one matrix and computes half of the product (BLAS syrk); torch does not."""
-    return torch.from_numpy(A.numpy().T @ A.numpy()) if A.device.type == "cpu" else A.T @ A
+    """AᵀA; on a CPU only its lower triangle, zeros above: half of the work, which torch has no function for."""
+    if A.device.type != "cpu":
+        return A.T @ A
+    A = A.detach().numpy()
+    syrk = scipy.linalg.blas.ssyrk if A.dtype == np.float32 else scipy.linalg.blas.dsyrk
+    # BLAS counts columns first: it takes A as Aᵀ without a copy, and its upper triangle is our lower one.
+    upper = syrk(1.0, A, trans=1) if A.flags.f_contiguous else syrk(1.0, A.T, trans=0)
+    return torch.from_numpy(upper.T)
 
 
 def _top_eigenpairs(S: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """The m largest eigenvalues (falling) and their vectors (p, m) of a symmetric S (p, p)."""
+    """The m largest eigenvalues (falling) and their vectors (p, m) of symmetric S (p, p); its lower half is read."""
     if S.device.type != "cpu":
         values, vectors = torch.linalg.eigh(S)
         return values[-m:].flip(0), vectors[:, -m:].flip(1)
-    # LAPACK can stop at the m wanted vectors; torch offers only all of them.
+    # LAPACK can stop at the m wanted vectors; torch offers only all of them. SciPy's own BLAS for both steps: two
+    # libraries' threads would wait for work, spinning, on each other's cores.
     values, vectors = scipy.linalg.eigh(
-        S.numpy(), subset_by_index=(len(S) - m, len(S) - 1), check_finite=False
+        S.numpy(), lower=True, subset_by_index=(len(S) - m, len(S) - 1), check_finite=False
     )
     return torch.from_numpy(values).flip(0), torch.from_numpy(vectors).flip(1)
 

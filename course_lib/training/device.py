@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import time
@@ -64,10 +65,23 @@ def make_fabric(
     }
     if by_command_line:
         arguments = {k: v for k, v in arguments.items() if f"LT_{k.upper()}" not in os.environ}
-        return Fabric(**arguments)
-    fabric = Fabric(**arguments)
-    fabric.launch()
+        fabric = Fabric(**arguments)
+    else:
+        fabric = Fabric(**arguments)
+        fabric.launch()
+    if fabric.world_size > 1:
+        _leave_process_group_at_exit()
     return fabric
+
+
+@functools.cache  # once, however many times `fit` is called
+def _leave_process_group_at_exit() -> None:
+    """Stop gloo's threads before Python ends: one that asks for the interpreter after that aborts the process."""
+
+    @atexit.register
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 @functools.cache

@@ -117,6 +117,20 @@ def test_float32_data_with_a_steep_spectrum():
     assert torch.allclose(pca.singular_values_.double(), exact, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "mean", "tolerance"), [(torch.float32, 300.0, 1e-3), (torch.float64, 3e6, 1e-6)]
+)
+def test_a_mean_much_larger_than_the_spread(dtype, mean, tolerance):
+    """Σxxᵀ − nμμᵀ would leave one digit or none here; the tolerance is what rounding the data itself leaves."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(400, 20, generator=generator, dtype=torch.float64) * torch.linspace(1, 0.3, 20)
+    shifted = (X + mean).to(dtype)
+    exact = (shifted.double() - shifted.double().mean(dim=0)).numpy()
+    variances = PCA(8).fit(shifted).explained_variance_
+    expected = np.linalg.svd(exact, compute_uv=False)[:8] ** 2 / 399
+    np.testing.assert_allclose(variances, expected, rtol=tolerance)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(50, 20), (20, 50)])
 def test_rank_deficient_data(rows, columns):
     X = matrix_with(torch.linspace(5, 1, 4), rows, columns) + 3
