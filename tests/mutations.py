@@ -33,7 +33,7 @@ class Mutation(NamedTuple):
     test: str
 
 
-PCA, VAE = "course_lib/latent/pca.py", "course_lib/latent/vae.py"
+PCA, VAE, IWAE = "course_lib/latent/pca.py", "course_lib/latent/vae.py", "course_lib/latent/iwae.py"
 LIKELIHOODS, AUTOENCODER = "course_lib/latent/likelihoods.py", "course_lib/latent/autoencoder.py"
 DIVERGENCES, GAN = "course_lib/adversarial/divergences.py", "course_lib/adversarial/gan.py"
 WGAN = "course_lib/adversarial/wgan.py"
@@ -226,6 +226,30 @@ MUTATIONS = (
             ),
         ),
         "tests/latent/test_likelihoods.py::test_categorical_against_torch_distributions",
+    ),
+    Mutation(
+        "IWAE: log of the sum for log of the mean",
+        IWAE,
+        (("return log_w.logsumexp(dim=0) - math.log(len(log_w))", "return log_w.logsumexp(dim=0)"),),
+        "tests/theory/test_importance_weighted_bound.py::test_the_bound_rises_to_the_evidence",
+    ),
+    Mutation(
+        "IWAE: soft-max over losses",
+        IWAE,
+        (("return log_w.softmax(dim=0)", "return (-log_w).softmax(dim=0)"),),
+        "tests/theory/test_importance_weighted_bound.py::test_the_gradient_is_that_of_the_weighted_log_weights",
+    ),
+    Mutation(
+        "DReG with simple instead of squared weights",
+        IWAE,
+        (("lambda gradient: weights.unsqueeze(-1) * gradient", "lambda gradient: gradient"),),
+        "tests/theory/test_importance_weighted_bound.py::test_the_doubly_reparameterised_gradient_is_unbiased",
+    ),
+    Mutation(
+        "DReG that forgets to stop φ in log q",
+        IWAE,
+        (("z, mu.detach(), logvar.detach())", "z, mu, logvar)"),),
+        "tests/theory/test_importance_weighted_bound.py::test_the_doubly_reparameterised_gradient_is_unbiased",
     ),
     Mutation(
         "PCA without centring, tall data",

@@ -163,7 +163,7 @@ class VAE(nn.Module):
 
         The mean of w is an unbiased estimate of p(x); the mean of log w is the ELBO.
         """
-        _check_k(k)
+        check_k(k)
         x = self._prepare(x, generator)
         return self._log_weights(x, *self.encode(x), k, generator)
 
@@ -176,7 +176,7 @@ class VAE(nn.Module):
         Biased low, less so as k grows. Memory does not grow with k: about max_values decoder outputs exist at a
         time. A likelihood that binarises draws one binary image, and all k samples see it.
         """
-        _check_k(k)
+        check_k(k)
         x = self._prepare(x, generator)
         mu, logvar = self.encode(x)
         outputs = len(x) * math.prod(self.likelihood.parameter_shape(x.shape[1:]))
@@ -227,6 +227,9 @@ class VAE(nn.Module):
         self, x: Tensor, mu: Tensor, logvar: Tensor, k: int, generator: torch.Generator | None
     ) -> Tensor:
         z = reparameterize(mu.expand(k, *mu.shape), logvar, generator)  # (k, B, d)
+        return self._log_weights_at(x, z, mu, logvar)
+
+    def _log_weights_at(self, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
         log_likelihood = self.likelihood.log_prob(x, self.decode(z))
         log_prior = gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
         return log_likelihood + log_prior - gaussian_log_prob(z, mu, logvar)
@@ -328,6 +331,6 @@ def _full_precision(out: Tensor) -> Tensor:
     return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
 
 
-def _check_k(k: int) -> None:
+def check_k(k: int) -> None:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"k should be an integer of at least 1, got {k!r}")
