@@ -2,6 +2,7 @@
 
     def plot(components): …; return fig
     interact(plot, alt="Digits and their reconstructions", components=(1, 64, 1, 8))
+    interact(frame, alt="Training as a film", step=Player(0, 40))        # with play, pause, repeat
 
 The function takes the values of the controls and returns a matplotlib Figure, as it does without a widget. In
 JupyterLab the controls (ipywidgets 8) redraw it at each move. The same output carries the figure of the default
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
 import ipywidgets
+import traitlets
 from matplotlib.figure import Figure
 
 from course_lib.plotting import Picture, check_alt, close, picture
@@ -38,7 +40,8 @@ def interact(plot: Callable[..., Figure], alt: str | Callable[..., str], **contr
         controls: one per argument of `plot`:
             (low, high), (low, high, step) or (low, high, step, default): a slider, of whole numbers if all are;
             a list of numbers: a slider over them; a list of anything else: a menu; each may be ([…], default);
-            True or False: a box to tick;  any ipywidgets widget that has a value: itself.
+            True or False: a box to tick;  a `Player`: a slider that moves by itself;  any ipywidgets widget that
+            has a value: itself.
 
     An error of the *first* drawing is raised here, so that a broken lecture fails; later ones are shown in the
     picture's place, and the next good move brings it back.
@@ -114,6 +117,40 @@ class Interactive:
 
     def __repr__(self) -> str:
         return self.default.alt
+
+
+class Player(ipywidgets.HBox):
+    """A control for films: a slider of whole numbers beside buttons for play, pause, stop and repeat.
+
+    Play counts from the slider's place to the end, a step each `interval` milliseconds; the slider may be dragged
+    while it runs. The front end holds values back while the kernel draws, so a slow figure skips frames and does not
+    fall behind. `slider` and `buttons` are the two parts; `value` is the number of both.
+
+    Raises: ValueError unless low ≤ value ≤ high, low < high, step ≥ 1 and interval > 0.
+    """
+
+    value = traitlets.Int()
+    description = traitlets.Unicode()
+
+    def __init__(
+        self, low: int, high: int, step: int = 1, value: int | None = None, *, interval: int = 250
+    ) -> None:
+        value = low if value is None else value
+        if not (low < high and low <= value <= high and step >= 1 and interval > 0):
+            raise ValueError(
+                "Player needs low < high, low ≤ value ≤ high, step ≥ 1 and interval > 0; got "
+                f"{low=}, {high=}, {step=}, {value=}, {interval=}"
+            )
+        numbers = {"min": low, "max": high, "step": step, "value": value}
+        width = ipywidgets.Layout(width="22em", max_width="100%")
+        self.slider = ipywidgets.IntSlider(**numbers, layout=width, style=_LABELS)
+        self.buttons = ipywidgets.Play(**numbers, interval=interval)
+        super().__init__([self.buttons, self.slider])
+        self.value = value
+        # Through the kernel and not by jslink: the buttons, the slider and the picture never show different steps.
+        traitlets.link((self.buttons, "value"), (self.slider, "value"))
+        traitlets.link((self.slider, "value"), (self, "value"))
+        traitlets.link((self, "description"), (self.slider, "description"))
 
 
 def label(name: str) -> str:

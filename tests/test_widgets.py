@@ -138,6 +138,56 @@ class TestControls:
             widgets.interact(lambda m: m, alt="A line", m=(1, 2))
 
 
+class TestPlayer:
+    @pytest.fixture
+    def film(self):
+        return widgets.Interactive(slope, alt="A line", m=widgets.Player(2, 12, value=3, interval=200))
+
+    def test_the_running_buttons_move_slider_picture_and_alt_text(self, film):
+        player, first = film.controls["m"], shown(film)
+        player.buttons.value = 7  # what the front end sends while it plays
+        assert (player.slider.value, player.value) == (7, 7)
+        assert 'alt="A line (m = 7)"' in film.output.value
+        assert (shown(film) != first).any()
+
+    def test_playing_goes_on_from_where_the_slider_was_dragged(self, film):
+        player = film.controls["m"]
+        player.slider.value = 9
+        assert (player.buttons.value, player.value) == (9, 9)
+        assert 'alt="A line (m = 9)"' in film.output.value
+
+    def test_each_step_is_drawn_once(self):
+        drawn = []
+
+        def plot(m):
+            drawn.append(m)
+            return slope(m)
+
+        film = widgets.Interactive(plot, alt="A line", m=widgets.Player(0, 5))
+        film.controls["m"].buttons.value = 1
+        film.controls["m"].slider.value = 2
+        film.controls["m"].value = 3
+        assert drawn == [0, 1, 2, 3]
+
+    def test_it_starts_at_its_value_with_a_label_and_its_speed(self, film):
+        player = film.controls["m"]
+        assert film.values == {"m": 3}
+        assert player.slider.description == "m"
+        assert (player.buttons.min, player.buttons.max, player.buttons.step) == (2, 12, 1)
+        assert player.buttons.interval == 200
+        assert [type(part) for part in player.children] == [ipywidgets.Play, ipywidgets.IntSlider]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"low": 3, "high": 3}, {"low": 0, "high": 5, "value": 6}, {"low": 0, "high": 5, "step": 0}],
+    )
+    def test_bad_input(self, arguments):
+        with pytest.raises(ValueError, match="Player needs low < high"):
+            widgets.Player(**arguments)
+        with pytest.raises(ValueError, match="interval=0"):
+            widgets.Player(0, 5, interval=0)
+
+
 CELLS = [
     """
     from course_lib import plotting, widgets

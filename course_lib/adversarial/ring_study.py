@@ -125,7 +125,8 @@ def read_results(path: Path = RESULTS) -> list[dict[str, str | float]]:
     """The stored rows: {"setting", "seed", "modes", "high_quality", "rarest_mode", "cpu_seconds"} of every run."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return [{k: v if k == "setting" else float(v) for k, v in row.items()} for row in rows]
+        kinds = {"setting": str, "seed": int, "modes": int}  # so that writing them back changes nothing
+        return [{k: kinds.get(k, float)(v) for k, v in row.items()} for row in rows]
 
 
 def write_results(rows: Sequence[Mapping[str, str | float]], path: Path = RESULTS) -> None:

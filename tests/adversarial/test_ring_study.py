@@ -7,6 +7,7 @@ import pytest
 from course_lib.adversarial.ring_study import (
     COLLAPSE,
     DEFAULT,
+    RESULTS,
     SETTINGS,
     main,
     read_results,
@@ -43,13 +44,13 @@ def test_the_stored_table_has_every_setting_and_the_numbers_that_the_lecture_quo
 def test_the_table_is_written_below_its_command_and_read_back(tmp_path):
     row = {
         "setting": "default",
-        "seed": 0.0,
-        "modes": 8.0,
+        "seed": 0,
+        "modes": 8,
         "high_quality": 0.95,
         "rarest_mode": 0.1,
         "cpu_seconds": 9.0,
     }
-    write_results([row, {**row, "seed": 1.0, "high_quality": 0.85}], tmp_path / "t.csv")
+    write_results([row, {**row, "seed": 1, "high_quality": 0.85}], tmp_path / "t.csv")
     assert (
         (tmp_path / "t.csv").read_text().startswith("# python -m course_lib.adversarial.ring_study --run\n")
     )
@@ -57,6 +58,11 @@ def test_the_table_is_written_below_its_command_and_read_back(tmp_path):
     assert summary(read_results(tmp_path / "t.csv")).splitlines()[1].split() == (
         ["default", "2", "8.0", "(8", "to", "8)", "90.0", "(85", "to", "95)", "1", "9.0"]
     )
+
+
+def test_reading_and_writing_back_changes_nothing(tmp_path):
+    write_results(read_results(), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == RESULTS.read_text()
 
 
 def test_the_command_prints_the_stored_table_and_refuses_unknown_settings(capsys):

@@ -19,6 +19,26 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 TEXTS = sorted(FOLDER.glob("*.md"))
 
+LECTURES = {
+    "00_start_here",
+    "01_dimensionality_reduction_pca",
+    "02_autoencoders",
+    "03_vae",
+    "04_iwae",
+    "05_vade",
+    "06_discrete_vae",
+    "07_vq_vae",
+    "08_gan_theory",
+    "09_gan_training",
+    "10_dcgan",
+    "11_pix2pix",
+    "12_cyclegan",
+    "13_stylegan",
+    "14_wasserstein_gan",
+    "15_pixelrnn",
+    "16_pixelcnn",
+    "17_comparison",
+}
 PARAMETERS = """\
 SEED = 0
 DATA = os.environ.get("COURSE_DATA", "glyphs")  # "digits", "glyphs", "mnist", "fashion_mnist"
@@ -126,11 +146,11 @@ def picture_alts(output):
 # ---- the set ---------------------------------------------------------------------------------------------------------
 
 
-def test_lectures_are_numbered_without_gaps():
+def test_lectures_have_the_names_of_the_course():
+    """Some are in preparation, so there may be gaps; other names or a second file of a number may not be."""
     names = [path.stem for path in PATHS]
     assert names, f"no notebook in {FOLDER}"
-    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", name) for name in names), names
-    assert [int(name[:2]) for name in names] == list(range(len(names)))
+    assert set(names) <= LECTURES
 
 
 def test_no_two_notebooks_share_a_code_cell():
