@@ -36,7 +36,8 @@ if TYPE_CHECKING:  # torch and Fabric take seconds to import: --help and wrong o
     from lightning.fabric import Fabric
     from torch import Tensor, nn
 
-    from course_lib.training import Algorithm, History, SingleLoss
+    from course_lib.adversarial.gan import GAN
+    from course_lib.training import Algorithm, History
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -50,9 +51,7 @@ class Settings:
     batch_size: int = 128  # on each device
     lr: float = 1e-3
     lr_end: float = 1e-4  # where the schedule ends
-    schedule: str = (
-        "cosine"  # "constant", "cosine", or "burda": stages of 1, 3, 9, … epochs, lr falling each time
-    )
+    schedule: str = "cosine"  # or "constant", or a paper's: "burda", "jiang" (see `SCHEDULES`)
     beta2: float = 0.999  # of Adam
     eps: float = 1e-8  # of Adam
     clip_grad: float | None = None  # largest gradient norm
@@ -175,6 +174,121 @@ def conv_vae(
     )
 
 
+def iwae(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 20,
+    hidden: Sequence[int] = (400,),
+    activation: str = "relu",
+    likelihood: str = "bernoulli",
+    k: int = 50,
+    estimator: str = "reparameterised",
+) -> nn.Module:
+    """Importance-weighted autoencoder, fully connected; k samples of z an example."""
+    from course_lib.latent.iwae import mlp_iwae
+
+    return mlp_iwae(
+        shape,
+        latent_dim,
+        tuple(hidden),
+        k=k,
+        estimator=estimator,
+        likelihood=_likelihood(likelihood),
+        activation=_activation(activation),
+    )
+
+
+def vade(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 10,
+    hidden: Sequence[int] = (500, 500, 2000),
+    clusters: int = 10,
+    activation: str = "relu",
+    likelihood: str = "bernoulli",
+    pretrain_steps: int = 2_000,
+) -> nn.Module:
+    """VAE with a mixture of Gaussians as its prior; begins with pretrain_steps as an autoencoder."""
+    from course_lib.latent.vade import mlp_vade
+
+    if pretrain_steps < 1:  # `pretrain` takes them, before the steps of the run
+        raise ValueError(f"pretrain_steps={pretrain_steps}: expected at least 1")
+    return mlp_vade(
+        shape,
+        latent_dim,
+        tuple(hidden),
+        clusters,
+        likelihood=_likelihood(likelihood),
+        activation=_activation(activation),
+    )
+
+
+def discrete_vae(
+    shape: Sequence[int],
+    *,
+    variables: int = 20,
+    categories: int = 10,
+    hidden: Sequence[int] = (400,),
+    activation: str = "relu",
+    likelihood: str = "bernoulli",
+    estimator: str = "gumbel-softmax",
+    temperature: float = 1.0,
+    final_temperature: float = 1.0,
+    anneal_steps: int = 0,
+    samples: int = 1,
+) -> nn.Module:
+    """VAE with categorical latent variables, fully connected."""
+    from course_lib.latent.discrete_vae import mlp_discrete_vae
+
+    return mlp_discrete_vae(
+        shape,
+        variables,
+        categories,
+        tuple(hidden),
+        likelihood=_likelihood(likelihood),
+        activation=_activation(activation),
+        estimator=estimator,
+        temperature=temperature,
+        final_temperature=final_temperature,
+        anneal_steps=anneal_steps,
+        samples=samples,
+    )
+
+
+def vqvae(
+    shape: Sequence[int],
+    *,
+    num_codes: int = 128,
+    dim: int = 32,
+    width: int = 64,
+    residual_width: int = 32,
+    residual_layers: int = 2,
+    downsamplings: int = 2,
+    likelihood: str = "gaussian-learned",
+    beta: float = 0.25,
+    codebook_ema: bool = True,
+    decay: float = 0.99,
+    restart_below: float = 0.0,
+) -> nn.Module:
+    """Autoencoder whose code is a grid of numbers of learned vectors (VQ-VAE), convolutional."""
+    from course_lib.latent.vqvae import conv_vqvae
+
+    return conv_vqvae(
+        shape,
+        num_codes,
+        dim,
+        width=width,
+        residual_width=residual_width,
+        residual_layers=residual_layers,
+        downsamplings=downsamplings,
+        likelihood=_likelihood(likelihood),
+        beta=beta,
+        ema=codebook_ema,
+        decay=decay,
+        restart_below=restart_below,
+    )
+
+
 def beta_vae(
     shape: Sequence[int],
     *,
@@ -190,6 +304,100 @@ def beta_vae(
     )
 
 
+# The builders of the adversarial models return the ready algorithm, its learning rates in units of the run's ``lr``.
+
+
+def gan(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 64,
+    hidden: Sequence[int] = (256, 512),
+    loss: str = "non_saturating",
+    beta1: float = 0.5,
+    d_lr_factor: float = 1.0,
+    d_steps: int = 1,
+    r1: float = 0.0,
+) -> GAN:
+    """Generative adversarial network, fully connected."""
+    import torch
+
+    from course_lib.adversarial.gan import GAN
+
+    networks = _mlp_players(shape, latent_dim, tuple(hidden))
+    optimisers = [
+        torch.optim.Adam(network.parameters(), lr=factor, betas=(beta1, 0.999), fused=True)
+        for network, factor in zip(networks, (1.0, d_lr_factor), strict=True)
+    ]
+    return GAN(*networks, *optimisers, latent_dim=latent_dim, loss=loss, d_steps=d_steps, r1=r1)
+
+
+def dcgan(
+    shape: Sequence[int],
+    *,
+    width: int = 32,
+    latent_dim: int = 64,
+    prior: str = "normal",
+    loss: str = "non_saturating",
+    beta1: float = 0.5,
+    d_lr_factor: float = 1.0,
+    d_steps: int = 1,
+    r1: float = 0.0,
+    normalise: str = "batch",
+    strided: bool = True,
+    resize: bool = False,
+) -> GAN:
+    """Deep convolutional GAN, for square pictures whose side is a power of two, at least 16."""
+    from course_lib.adversarial.dcgan import dcgan as build
+
+    algorithm = build(
+        shape,
+        width=width,
+        latent_dim=latent_dim,
+        prior=prior,
+        lr=1.0,
+        beta1=beta1,
+        ema=None,
+        normalise=normalise,
+        strided=strided,
+        resize=resize,
+        options={"loss": loss, "d_steps": d_steps, "r1": r1},
+    )
+    algorithm.d_optimizer.param_groups[0]["lr"] = d_lr_factor
+    return algorithm
+
+
+def wgan_gp(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 64,
+    width: int = 32,
+    hidden: Sequence[int] = (128, 128, 128),
+    critic_steps: int = 5,
+    penalty: float = 10.0,
+) -> GAN:
+    """Wasserstein GAN with gradient penalty: DCGAN's networks (width) for pictures, layers (hidden) for points."""
+    import torch
+
+    from course_lib.adversarial import dcgan as convolutional
+    from course_lib.adversarial.wgan import WGAN
+
+    options = {"latent_dim": latent_dim, "critic_steps": critic_steps, "penalty": penalty}
+    if len(shape) == 3:
+        return convolutional.wgan_gp(shape, width=width, lr=1.0, ema=None, **options)
+    networks = _mlp_players(shape, latent_dim, tuple(hidden))
+    optimisers = [torch.optim.Adam(n.parameters(), lr=1.0, betas=(0.0, 0.9), fused=True) for n in networks]
+    return WGAN(*networks, *optimisers, **options)
+
+
+def _mlp_players(shape: Sequence[int], latent_dim: int, hidden: tuple[int, ...]) -> list[nn.Module]:
+    from torch import nn
+
+    from course_lib.adversarial.gan import mlp_discriminator, mlp_generator
+
+    pixels = nn.Sigmoid() if len(shape) == 3 else None
+    return [mlp_generator(latent_dim, shape, hidden, output=pixels), mlp_discriminator(shape, hidden[::-1])]
+
+
 #: MODEL → the function that builds it from the shape of an example; its keywords are settings, too.
 MODELS: dict[str, Callable[..., Any]] = {
     "linear-autoencoder": linear_autoencoder,
@@ -199,6 +407,13 @@ MODELS: dict[str, Callable[..., Any]] = {
     "vae": vae,
     "conv-vae": conv_vae,
     "beta-vae": beta_vae,
+    "iwae": iwae,
+    "vade": vade,
+    "discrete-vae": discrete_vae,
+    "vqvae": vqvae,
+    "gan": gan,
+    "dcgan": dcgan,
+    "wgan-gp": wgan_gp,
 }
 
 
@@ -309,7 +524,7 @@ def _fits(value: Any, kind: Any) -> bool:
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     wider = {float: (int, float), tuple: (list, tuple)}  # what TOML and JSON have in their place
     kinds = tuple(k for kind in kinds for k in wider.get(kind, (kind,)))
-    return isinstance(value, kinds) and not isinstance(value, bool)
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 def _check_settings(settings: Settings) -> None:
@@ -366,35 +581,73 @@ def _burda(step: int, settings: Settings, epoch: int) -> float:
     return (settings.lr_end / settings.lr) ** (stage / 7)
 
 
+def _jiang(step: int, settings: Settings, epoch: int) -> float:
+    """A tenth less every 10 epochs, but not below lr_end (Jiang et al. 2017, section 4.2)."""
+    return max(settings.lr_end / settings.lr, 0.9 ** (step // (10 * epoch)))
+
+
 #: name → (step, settings, steps an epoch) → factor of the learning rate. As functions they are not in the
 #: checkpoint: a run that is resumed with more steps follows the longer schedule.
-SCHEDULES = {"constant": _constant, "cosine": _cosine, "burda": _burda}
+SCHEDULES = {"constant": _constant, "cosine": _cosine, "burda": _burda, "jiang": _jiang}
 
 
-def make_algorithm(model: nn.Module, settings: Settings, steps_per_epoch: int) -> SingleLoss:
+def make_algorithm(model: nn.Module | GAN, settings: Settings, steps_per_epoch: int) -> Algorithm:
     """The model with Adam, its schedule, and the average of weights if one is asked for."""
     import torch
     from torch.optim.lr_scheduler import LambdaLR
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     from course_lib.training import SingleLoss
 
+    if is_adversarial(model):
+        return _run_adversarially(model, settings, steps_per_epoch)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=settings.lr, betas=(0.9, settings.beta2), eps=settings.eps, fused=True
     )
     factor = SCHEDULES[settings.schedule]
     scheduler = LambdaLR(optimizer, lambda step: factor(step, settings, steps_per_epoch))
-    average = None
-    if settings.ema is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
-    return SingleLoss(model, optimizer, scheduler, average, settings.clip_grad)
+    return SingleLoss(model, optimizer, scheduler, _average(model, settings), settings.clip_grad)
+
+
+def _run_adversarially(gan: GAN, settings: Settings, steps_per_epoch: int) -> GAN:
+    """Give both players the run's learning rate and schedule, and the generator its average of weights."""
+    from torch.optim.lr_scheduler import LambdaLR
+
+    if settings.clip_grad is not None or settings.levels is not None:
+        raise ValueError("adversarial models know neither clip_grad nor levels: leave them out")
+    factor = SCHEDULES[settings.schedule]
+    for player in ("g", "d"):
+        optimizer = getattr(gan, f"{player}_optimizer")
+        for group in optimizer.param_groups:
+            group["lr"] *= settings.lr
+            group["eps"] = settings.eps
+        schedule = LambdaLR(optimizer, lambda step: factor(step, settings, steps_per_epoch))
+        setattr(gan, f"{player}_scheduler", schedule)
+    gan.ema = _average(gan.generator, settings)
+    return gan
+
+
+def _average(network: nn.Module, settings: Settings) -> nn.Module | None:
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    if settings.ema is None:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+
+
+def is_adversarial(model: Any) -> bool:
+    """Whether it is a ready `GAN` (and no network with a loss)."""
+    from course_lib.adversarial.gan import GAN
+
+    return isinstance(model, GAN)
 
 
 # ------------------------------------------------------------------------------------------------- what is written
 
 
-def evaluated(algorithm: Algorithm) -> nn.Module:
-    """The network that counts: the average of weights where there is one."""
+def evaluated(algorithm: Algorithm) -> nn.Module | GAN:
+    """The network that counts: the average of weights where there is one. A `GAN` samples from its own average."""
+    if is_adversarial(algorithm):
+        return algorithm
     return algorithm.model if algorithm.ema is None else algorithm.ema.module
 
 
@@ -416,20 +669,99 @@ def mean_terms(model: nn.Module, dataset: Any, batch_size: int = 500) -> dict[st
     return means
 
 
-def save_samples(model: nn.Module, dataset: Any, path: Path) -> None:
-    """Test examples, below them their reconstructions, below those three rows of samples if the model draws them."""
+def clustering_terms(model: nn.Module, dataset: Any) -> dict[str, float]:
+    """`mean_terms`, and how well the clusters agree with labels that no training has seen: accuracy and NMI."""
+    import torch
+
+    from course_lib import metrics
+
+    terms = mean_terms(model, dataset)
+    x, labels = dataset.batch(range(len(dataset)))
+    device, random = next(model.parameters()).device, torch.Generator().manual_seed(0)
+    clusters = torch.cat([model.cluster(part.to(device), random).cpu() for part in x.split(500)])
+    accuracy = metrics.clustering_accuracy(labels, clusters)
+    return terms | {"cluster_accuracy": accuracy, "cluster_nmi": metrics.nmi(labels, clusters)}
+
+
+class SampleJudge:
+    """What can be said of a generator that has no likelihood, from as many samples as there are examples.
+
+    Pictures: Fréchet distance, precision and recall in the features of a small classifier of the data set (see
+    `metrics.feature_extractor`). Points with known modes: modes covered and the share of high-quality samples. Of both:
+    the mean of D's outputs for real minus for generated examples, which for a critic estimates W.
+    """
+
+    def __init__(self, name: str, image_size: int | None, root: str | None) -> None:
+        self.name, self.options = name, {"image_size": image_size, "root": root}
+        self._extractor: nn.Module | None = None
+
+    def __call__(self, gan: GAN, dataset: Any) -> dict[str, float]:
+        import torch
+
+        from course_lib.adversarial.gan import mode_coverage
+
+        real, _ = dataset.batch(range(len(dataset)))
+        device = next(gan.plain("generator").parameters()).device
+        random = torch.Generator(device).manual_seed(0)
+        counts = [min(500, len(real) - start) for start in range(0, len(real), 500)]
+        fake = torch.cat([gan.sample(n, random).cpu() for n in counts])
+        network = gan.plain("discriminator")
+        mode = network.training
+        network.eval()
+        with torch.no_grad():
+            gap = torch.cat([network(a.to(device)) - network(b.to(device)) for a, b in _pairs(real, fake)])
+        network.train(mode)
+        terms = {"d_gap": gap.mean().item()}
+        if real.ndim == 4:
+            return terms | self._distances(real, fake)
+        if dataset.means is not None:
+            coverage = mode_coverage(fake, dataset.means, dataset.std)
+            terms |= {"modes": coverage.modes, "high_quality": coverage.high_quality}
+        return terms
+
+    def _distances(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        import torch
+
+        from course_lib import metrics
+
+        if self._extractor is None:
+            self._extractor = metrics.feature_extractor(self.name, **self.options)
+        a, b = (torch.cat([self._extractor(part) for part in x.split(500)]) for x in (real, fake))
+        precision, recall = metrics.precision_recall(a, b)
+        return {"frechet": metrics.frechet_distance(a, b), "precision": precision, "recall": recall}
+
+
+def _pairs(real: Tensor, fake: Tensor) -> zip:
+    return zip(real.split(500), fake.split(500), strict=True)
+
+
+def _columns(model: nn.Module | GAN, x: Tensor) -> tuple[list[Tensor], list[str]]:
+    """What is shown below the examples x: reconstructions if the model makes them, samples if it draws them."""
+    import torch
+
+    if is_adversarial(model):
+        device = next(model.plain("generator").parameters()).device
+        shown, labels = [x], ["data"]
+    else:
+        model.eval()
+        device = next(model.parameters()).device
+        shown = [x, getattr(model, "reconstruct", model)(x.to(device))]
+        labels = ["data", "reconstruction"]
+    if hasattr(model, "sample"):
+        shown.append(model.sample(3 * len(x), generator=torch.Generator(device).manual_seed(0)))
+        labels += ["samples", "", ""]
+    return shown, labels
+
+
+def save_samples(model: nn.Module | GAN, dataset: Any, path: Path) -> None:
+    """Test examples, below them their reconstructions, below those three rows of samples, as far as there are any."""
     import torch
 
     from course_lib import plotting
 
-    model.eval()
-    device = next(model.parameters()).device
     images = dataset[0][0].ndim == 3
     x, _ = dataset.batch(range(min(10 if images else 500, len(dataset))))
-    shown, labels = [x, getattr(model, "reconstruct", model)(x.to(device))], ["data", "reconstruction"]
-    if hasattr(model, "sample"):
-        shown.append(model.sample(3 * len(x), generator=torch.Generator(device).manual_seed(0)))
-        labels += ["samples", "", ""]
+    shown, labels = _columns(model, x)
     shown = [block.detach().cpu() for block in shown]
     if images:
         figure = plotting.image_grid(torch.cat(shown).clamp(0, 1), ncols=len(x), row_labels=labels)
@@ -470,8 +802,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 class Recorder:
     """The periodic part of a run: validation, metrics.csv, samples."""
 
-    def __init__(self, out: Path, settings: Settings, validation: Any) -> None:
-        self.out, self.settings, self.validation = out, settings, validation
+    def __init__(self, out: Path, settings: Settings, validation: Any, measure: Callable) -> None:
+        self.out, self.settings, self.validation, self.measure = out, settings, validation, measure
         self._mark: float | None = None  # when the clock of ``seconds`` was last read
 
     def callbacks(self) -> list[tuple[int, Callable]]:
@@ -482,7 +814,7 @@ class Recorder:
         before = history.latest().get("seconds", 0.0)
         seconds = before + now - (self.started if self._mark is None else self._mark)
         self._mark = now
-        terms = mean_terms(evaluated(algorithm), self.validation)
+        terms = self.measure(evaluated(algorithm), self.validation)
         history.record(step, {f"val_{name}": value for name, value in terms.items()} | {"seconds": seconds})
         write_metrics(self.out / "metrics.csv", history, self.settings.validate_every)
 
@@ -649,7 +981,12 @@ def run(plan: Plan, fabric: Fabric, data_root: str | None = None, progress: bool
         plan.out.mkdir(parents=True, exist_ok=True)
         write_json(plan.out / "config.json", replace(plan, settings=settings).config())
         print(f"{plan.model} on {plan.data}: {settings.steps:,} steps, {plan.out}", file=sys.stderr)
-    recorder = Recorder(plan.out, settings, validation)
+    if not pretrain(plan, settings, model, train, loader, fabric, progress):
+        return 130
+    measure = clustering_terms if hasattr(model, "cluster") else mean_terms
+    if is_adversarial(algorithm):
+        measure = SampleJudge(plan.data, settings.image_size, data_root)
+    recorder = Recorder(plan.out, settings, validation, measure)
     recorder.start()
     history = fit(
         algorithm,
@@ -668,9 +1005,43 @@ def run(plan: Plan, fabric: Fabric, data_root: str | None = None, progress: bool
     if history.interrupted:
         print(f"Go on with: python -m course_lib.train --resume {plan.out}", file=sys.stderr)
         return 130
-    result = finish(plan, algorithm, history, test)
+    result = finish(plan, algorithm, history, test, measure)
     print(json.dumps(result, indent=2))
     return 0
+
+
+def pretrain(
+    plan: Plan, settings: Settings, model: Any, train: Any, loader: Any, fabric: Fabric, progress: bool
+) -> bool:
+    """The stages of a VaDE before its ELBO: the autoencoder, then the mixture of its codes. False: interrupted.
+
+    For other models, and where the run's own checkpoint holds what came later, there is nothing to do.
+    """
+    from course_lib.latent.vade import Pretraining, VaDE
+    from course_lib.training import fit
+
+    if not isinstance(model, VaDE) or (plan.out / "checkpoint.pt").exists():
+        return True
+    steps = {**model_keys(plan.model), **plan.model_settings}["pretrain_steps"]
+    settings = replace(settings, steps=steps, schedule="cosine", ema=None)
+    history = fit(
+        make_algorithm(Pretraining(model), settings, 1),
+        loader,
+        steps=steps,
+        seed=settings.seed,
+        checkpoint=plan.out / "pretrained.pt",
+        every=settings.checkpoint_every,
+        fabric=fabric,
+        progress=progress,
+        log_every=settings.log_every,
+    )
+    if history.interrupted:
+        if fabric.is_global_zero:
+            print(f"Go on with: python -m course_lib.train --resume {plan.out}", file=sys.stderr)
+        return False
+    x, _ = train.batch(range(len(train)))
+    model.initialise_from_gmm(x, seed=settings.seed)  # every process, alike
+    return True
 
 
 def likelihood_images(model: nn.Module, test: Any, n: int) -> Tensor:
@@ -689,7 +1060,9 @@ def likelihood_images(model: nn.Module, test: Any, n: int) -> Tensor:
     return images
 
 
-def finish(plan: Plan, algorithm: Algorithm, history: History, test: Any) -> dict[str, Any]:
+def finish(
+    plan: Plan, algorithm: Algorithm, history: History, test: Any, measure: Callable
+) -> dict[str, Any]:
     """Test metrics into result.json, the last samples and metrics beside it."""
 
     from course_lib import metrics
@@ -700,7 +1073,7 @@ def finish(plan: Plan, algorithm: Algorithm, history: History, test: Any) -> dic
     result: dict[str, Any] = {"steps": int(history.steps[-1])}
     if "seconds" in history:
         result["train_seconds"] = round(history.latest()["seconds"], 1)
-    result |= {f"test_{name}": value for name, value in mean_terms(model, test).items()}
+    result |= {f"test_{name}": value for name, value in measure(model, test).items()}
     if hasattr(model, "log_weights") and settings.nll_images > 0:
         images = likelihood_images(model, test, settings.nll_images)
         n = len(images)

@@ -36,7 +36,9 @@ class Mutation(NamedTuple):
 PCA, VAE, IWAE = "course_lib/latent/pca.py", "course_lib/latent/vae.py", "course_lib/latent/iwae.py"
 LIKELIHOODS, AUTOENCODER = "course_lib/latent/likelihoods.py", "course_lib/latent/autoencoder.py"
 DIVERGENCES, GAN = "course_lib/adversarial/divergences.py", "course_lib/adversarial/gan.py"
-WGAN = "course_lib/adversarial/wgan.py"
+WGAN, DCGAN = "course_lib/adversarial/wgan.py", "course_lib/adversarial/dcgan.py"
+DISCRETE_VAE, VADE = "course_lib/latent/discrete_vae.py", "course_lib/latent/vade.py"
+VQVAE = "course_lib/latent/vqvae.py"
 
 MUTATIONS = (
     Mutation(
@@ -329,6 +331,187 @@ MUTATIONS = (
         "tests/latent/test_autoencoder.py::test_denoising_noises_the_input_and_not_the_target",
     ),
     Mutation(
+        "KL to the uniform prior without log K",
+        DISCRETE_VAE,
+        (
+            (
+                "return (math.log(logits.shape[-1]) - categorical_entropy(logits)).sum(dim=-1)",
+                "return (-categorical_entropy(logits)).sum(dim=-1)",
+            ),
+        ),
+        "tests/theory/test_discrete_elbo.py::test_kl_against_torch_distributions",
+    ),
+    Mutation(
+        "entropy with the sign turned",
+        DISCRETE_VAE,
+        (("return -(log_p.exp() * log_p).sum(dim=-1)", "return (log_p.exp() * log_p).sum(dim=-1)"),),
+        "tests/theory/test_discrete_elbo.py::test_kl_by_the_definition_over_all_codes",
+    ),
+    Mutation(
+        "log K once for all variables",
+        DISCRETE_VAE,
+        (
+            (
+                "return self._all_log_likelihoods(x) - self.variables * math.log(self.categories)",
+                "return self._all_log_likelihoods(x) - math.log(self.categories)",
+            ),
+        ),
+        "tests/theory/test_discrete_elbo.py::test_the_evidence_is_a_probability",
+    ),
+    Mutation(
+        "importance weights of a discrete VAE without the prior",
+        DISCRETE_VAE,
+        (
+            (
+                "return log_joint - self.variables * math.log(self.categories) - log_q(many, codes)",
+                "return log_joint - log_q(many, codes)",
+            ),
+        ),
+        "tests/theory/test_discrete_elbo.py::test_importance_sampling_finds_the_evidence",
+    ),
+    Mutation(
+        "expectation over the codes without their probabilities",
+        DISCRETE_VAE,
+        (
+            (
+                "(log_q(logits, codes.unsqueeze(1)).exp() * self._all_log_likelihoods(x)).sum(dim=0)",
+                "self._all_log_likelihoods(x).mean(dim=0)",
+            ),
+        ),
+        "tests/theory/test_discrete_elbo.py::test_the_exact_bound_is_the_definition_and_its_gap_the_kl_to_the_posterior",
+    ),
+    Mutation(
+        "ELBO at the most probable code instead of a drawn one",
+        DISCRETE_VAE,
+        (
+            (
+                "z = one_hot(gumbel_max(logits.detach(), generator), logits)\n        return _terms",
+                "z = one_hot(logits.argmax(-1), logits)\n        return _terms",
+            ),
+        ),
+        "tests/theory/test_discrete_elbo.py::test_the_sampled_bound_is_unbiased",
+    ),
+    Mutation(
+        "Gumbel noise with one logarithm",
+        DISCRETE_VAE,
+        (
+            (
+                "return -exponential.exponential_(generator=generator).log().to(like.device)",
+                "return exponential.exponential_(generator=generator).to(like.device)",
+            ),
+        ),
+        "tests/theory/test_gumbel.py::test_the_argmax_is_an_exact_draw",
+    ),
+    Mutation(
+        "Gumbel noise with the sign turned",
+        DISCRETE_VAE,
+        (("return -exponential.exponential_(", "return exponential.exponential_("),),
+        "tests/theory/test_gumbel.py::test_the_argmax_is_an_exact_draw",
+    ),
+    Mutation(
+        "normal noise in place of Gumbel noise",
+        DISCRETE_VAE,
+        (
+            (
+                "return -exponential.exponential_(generator=generator).log().to(like.device)",
+                "return exponential.normal_(generator=generator).to(like.device)",
+            ),
+        ),
+        "tests/theory/test_gumbel.py::test_the_noise_is_gumbel",
+    ),
+    Mutation(
+        "temperature on the logits only",
+        DISCRETE_VAE,
+        (
+            (
+                "((logits + gumbel_noise(logits.shape, logits, generator)) / temperature)",
+                "(logits / temperature + gumbel_noise(logits.shape, logits, generator))",
+            ),
+        ),
+        "tests/theory/test_gumbel.py::test_at_every_temperature_the_largest_entry_is_an_exact_draw",
+    ),
+    Mutation(
+        "concrete density without its power of τ",
+        DISCRETE_VAE,
+        (("math.lgamma(K) + (K - 1) * math.log(temperature)", "math.lgamma(K)"),),
+        "tests/theory/test_gumbel.py::test_the_density_integrates_to_one",
+    ),
+    Mutation(
+        "concrete density without Γ(K)",
+        DISCRETE_VAE,
+        (("math.lgamma(K) + (K - 1) * math.log(temperature)", "(K - 1) * math.log(temperature)"),),
+        "tests/theory/test_gumbel.py::test_the_density_equals_that_of_torch_distributions",
+    ),
+    Mutation(
+        "straight-through without its gradient",
+        DISCRETE_VAE,
+        (("return hard + (soft - soft.detach())", "return hard + 0 * soft"),),
+        "tests/theory/test_gumbel.py::test_straight_through_equals_that_of_torch_in_value_and_gradient",
+    ),
+    Mutation(
+        "straight-through around a hard value that is soft",
+        DISCRETE_VAE,
+        (("return hard + (soft - soft.detach())", "return soft"),),
+        "tests/theory/test_gumbel.py::test_straight_through_is_one_hot_bit_for_bit",
+    ),
+    Mutation(
+        "straight-through that takes the argmax instead of a draw",
+        DISCRETE_VAE,
+        (
+            (
+                "straight_through(logits.softmax(dim=-1), gumbel_max(logits.detach(), generator))",
+                "straight_through(logits.softmax(dim=-1))",
+            ),
+        ),
+        "tests/theory/test_discrete_gradients.py::test_straight_through_weighs_the_slopes_at_the_ends",
+    ),
+    Mutation(
+        "score function without the − π",
+        DISCRETE_VAE,
+        (("* (z - logits.softmax(dim=-1))", "* z"),),
+        "tests/theory/test_discrete_gradients.py::test_the_score_function_is_unbiased_whatever_the_baseline",
+    ),
+    Mutation(
+        "a baseline that is added",
+        DISCRETE_VAE,
+        (("(f(z).detach() - baseline)", "(f(z).detach() + baseline)"),),
+        "tests/theory/test_discrete_gradients.py::test_the_score_functions_variance_by_enumeration",
+    ),
+    Mutation(
+        "a baseline that contains its own sample",
+        DISCRETE_VAE,
+        (("(values - values.mean(dim=0)) * (S / (S - 1))", "(values - values.mean(dim=0))"),),
+        "tests/theory/test_discrete_elbo.py::test_leave_one_out_is_the_mean_of_the_others",
+    ),
+    Mutation(
+        "score function in training with the sign turned",
+        DISCRETE_VAE,
+        (
+            (
+                "return value + (advantage - advantage.detach())",
+                "return value - (advantage - advantage.detach())",
+            ),
+        ),
+        "tests/theory/test_discrete_gradients.py::test_training_by_the_score_function_follows_the_exact_gradient",
+    ),
+    Mutation(
+        "temperature that falls linearly",
+        DISCRETE_VAE,
+        (
+            (
+                "return self.first_temperature * (self.final_temperature / self.first_temperature) ** progress",
+                "return self.first_temperature + (self.final_temperature - self.first_temperature) * progress",
+            ),
+        ),
+        "tests/latent/test_discrete_vae.py::test_the_temperature_falls_geometrically_and_stays",
+    ),
+    Mutation(
+        "information without the marginal",
+        DISCRETE_VAE,
+        (('"information": marginal_entropy - entropy', '"information": log_k - entropy'),),
+        "tests/theory/test_discrete_elbo.py::test_information_and_uneven_use_add_up_to_the_kl",
+    ),
+    Mutation(
         "optimal discriminator that favours the generator",
         DIVERGENCES,
         (("p_data / torch.where(total > 0, total, 1)", "p_g / torch.where(total > 0, total, 1)"),),
@@ -479,6 +662,268 @@ MUTATIONS = (
         WGAN,
         (("torch.full_like(x, 1 / len(x))", "torch.ones_like(x)"),),
         "tests/theory/test_wasserstein.py::test_samples_of_any_sizes_against_scipy",
+    ),
+    Mutation(
+        "generator's tanh left in [−1, 1]",
+        DCGAN,
+        (
+            (
+                'torch.tanh(x) if self.output == "tanh" else x) + 0.5',
+                'torch.tanh(x) if self.output == "tanh" else x)',
+            ),
+        ),
+        "tests/adversarial/test_dcgan.py::test_pixels_are_in_0_1_outside_and_in_minus_1_1_inside",
+    ),
+    Mutation(
+        "discriminator that sees [0, 1]",
+        DCGAN,
+        (("return 2 * x - 1 if self.signed else x", "return x"),),
+        "tests/adversarial/test_dcgan.py::test_pixels_are_in_0_1_outside_and_in_minus_1_1_inside",
+    ),
+    Mutation(
+        "first map reshaped with the channels first",
+        DCGAN,
+        ((".view(len(z), 4, 4, -1).permute(0, 3, 1, 2)", ".view(len(z), -1, 4, 4)"),),
+        "tests/adversarial/test_dcgan.py::test_the_convolutions_agree_with_those_of_the_plain_chain",
+    ),
+    Mutation(
+        "first weights of variance 0.02",
+        DCGAN,
+        (("nn.init.normal_(module.weight, 0.0, std)", "nn.init.normal_(module.weight, 0.0, std**0.5)"),),
+        "tests/adversarial/test_dcgan.py::test_first_weights_are_normal_with_the_paper_s_deviation",
+    ),
+    Mutation(
+        "features averaged instead of max-pooled",
+        DCGAN,
+        (("F.adaptive_max_pool2d(h, 4)", "F.adaptive_avg_pool2d(h, 4)"),),
+        "tests/adversarial/test_dcgan.py::test_features_are_the_maxima_of_all_hidden_layers_on_a_4_by_4_grid",
+    ),
+    Mutation(
+        "batch norm at the discriminator's input",
+        DCGAN,
+        (('strided, False), width, "none", slope)]', "strided, False), width, normalise, slope)]"),),
+        "tests/adversarial/test_dcgan.py::test_the_paper_s_setting_is_the_paper_s",
+    ),
+    Mutation(
+        "critic with batch norm",
+        DCGAN,
+        (
+            (
+                'critic = Discriminator(image_shape, width, normalise="layer")',
+                "critic = Discriminator(image_shape, width)",
+            ),
+        ),
+        "tests/adversarial/test_dcgan.py::test_wgan_gp_has_a_critic_that_mixes_no_examples",
+    ),
+    Mutation(
+        "VaDE: E log p(z|c) without the encoder's variance",
+        VADE,
+        (("squares = (variance + (mu - prior.mu).square())", "squares = (mu - prior.mu).square()"),),
+        "tests/theory/test_vade_elbo.py::test_expected_log_p_z_given_c_by_enumeration_and_quadrature",
+    ),
+    Mutation(
+        "VaDE: E log p(z|c) without the component's log σ²",
+        VADE,
+        (("return -0.5 * (LOG_2PI + prior.logvar + squares)", "return -0.5 * (LOG_2PI + squares)"),),
+        "tests/theory/test_vade_elbo.py::test_expected_log_p_z_given_c_by_enumeration_and_quadrature",
+    ),
+    Mutation(
+        "VaDE: E log p(c) with logits that are not normalised",
+        VADE,
+        (("(gamma * prior.log_weights).sum(dim=-1)", "(gamma * prior.logits).sum(dim=-1)"),),
+        "tests/theory/test_vade_elbo.py::test_expected_log_p_c_by_enumeration",
+    ),
+    Mutation(
+        "VaDE: entropy of z without the 1",
+        VADE,
+        (("0.5 * (1 + LOG_2PI + logvar)", "0.5 * (LOG_2PI + logvar)"),),
+        "tests/theory/test_vade_elbo.py::test_entropy_of_z_by_quadrature",
+    ),
+    Mutation(
+        "VaDE: entropy of c with its sign turned",
+        VADE,
+        (("return -(log_gamma.exp() * log_gamma)", "return (log_gamma.exp() * log_gamma)"),),
+        "tests/theory/test_vade_elbo.py::test_entropy_of_c_by_enumeration",
+    ),
+    Mutation(
+        "VaDE: responsibilities without π",
+        VADE,
+        (
+            (
+                "return self.log_joint(z).log_softmax(dim=-1)",
+                "return (self.log_joint(z) - self.log_weights).log_softmax(dim=-1)",
+            ),
+        ),
+        "tests/theory/test_vade_elbo.py::test_at_a_fixed_z_nothing_is_better_than_the_posterior_of_c",
+    ),
+    Mutation(
+        "VaDE: the best q(c|x) without π",
+        VADE,
+        (
+            (
+                "return (prior.log_weights + _log_p_z_given_each_c(mu, logvar, prior)).log_softmax(dim=-1)",
+                "return _log_p_z_given_each_c(mu, logvar, prior).log_softmax(dim=-1)",
+            ),
+        ),
+        "tests/theory/test_vade_elbo.py::test_without_knowing_z_the_mean_field_responsibilities_are_the_best",
+    ),
+    Mutation(
+        "VaDE: log p(z) as the largest component",
+        VADE,
+        (("return self.log_joint(z).logsumexp(dim=-1)", "return self.log_joint(z).amax(dim=-1)"),),
+        "tests/theory/test_vade_elbo.py::test_the_weights_average_to_the_evidence",
+    ),
+    Mutation(
+        "VaDE: softmax by exponentials that underflow",
+        VADE,
+        (
+            (
+                "return self.log_joint(z).log_softmax(dim=-1)",
+                "joint = self.log_joint(z).exp()\n        return (joint / joint.sum(dim=-1, keepdim=True)).log()",
+            ),
+        ),
+        "tests/latent/test_vade.py::test_latents_far_from_every_component_give_finite_terms_and_gradients",
+    ),
+    Mutation(
+        "VaDE: standard deviations of the mixture where variances belong",
+        VADE,
+        (("(self.prior.logvar, variances)", "(self.prior.logvar, variances**0.5)"),),
+        "tests/latent/test_vade.py::test_the_mixture_of_the_codes_becomes_the_prior",
+    ),
+    Mutation(
+        "VaDE: clusters sampled evenly",
+        VADE,
+        (("weights = self.log_weights.exp().to", "weights = torch.ones_like(self.logits).to"),),
+        "tests/latent/test_vade.py::test_samples_of_the_prior_have_its_moments",
+    ),
+    Mutation(
+        "VaDE: pretraining on draws of z",
+        VADE,
+        (
+            (
+                'self.decode(mu)).mean()\n        return {"loss": recon, "recon": recon}',
+                'self.decode(reparameterize(mu, _))).mean()\n        return {"loss": recon, "recon": recon}',
+            ),
+        ),
+        "tests/latent/test_vade.py::test_pretraining_trains_the_vade_s_own_networks_and_leaves_variances_and_prior",
+    ),
+    Mutation(
+        "nearest code without ‖e‖²",
+        VQVAE,
+        (("torch.addmm(squares, part,", "torch.addmm(torch.zeros_like(squares), part,"),),
+        "tests/theory/test_vector_quantisation.py::test_the_length_of_a_code_counts",
+    ),
+    Mutation(
+        "nearest code without the factor 2",
+        VQVAE,
+        (("alpha=-2, out=scores", "alpha=-1, out=scores"),),
+        "tests/theory/test_vector_quantisation.py::test_the_nearest_code_is_that_of_the_full_distance_matrix",
+    ),
+    Mutation(
+        "perplexity to the base of bits",
+        VQVAE,
+        (("torch.special.entr(frequencies).sum().exp()", "torch.special.entr(frequencies).sum().exp2()"),),
+        "tests/theory/test_vector_quantisation.py::test_perplexity_counts_the_codes_in_use",
+    ),
+    Mutation(
+        "straight-through halved",
+        VQVAE,
+        (("return gradient, None", "return gradient / 2, None"),),
+        "tests/theory/test_vector_quantisation.py::test_straight_through_copies_the_gradient_bit_for_bit",
+    ),
+    Mutation(
+        "straight-through to the codebook too",
+        VQVAE,
+        (
+            (
+                "StraightThrough.apply(flat, codes.detach())",
+                "StraightThrough.apply(flat, codes.detach()) + (codes - codes.detach())",
+            ),
+        ),
+        "tests/theory/test_vector_quantisation.py::test_straight_through_copies_the_gradient_bit_for_bit",
+    ),
+    Mutation(
+        "commitment moves the codebook",
+        VQVAE,
+        (("commitment = F.mse_loss(flat, codes.detach())", "commitment = F.mse_loss(flat, codes)"),),
+        "tests/theory/test_vector_quantisation.py::test_the_codebook_loss_moves_only_the_codebook_and_the_commitment_only_the_encoder",
+    ),
+    Mutation(
+        "codebook loss moves the encoder",
+        VQVAE,
+        (("F.mse_loss(codes, flat.detach())", "F.mse_loss(codes, flat)"),),
+        "tests/theory/test_vector_quantisation.py::test_the_codebook_loss_moves_only_the_codebook_and_the_commitment_only_the_encoder",
+    ),
+    Mutation(
+        "β on the codebook loss",
+        VQVAE,
+        (('loss = losses["codebook"] + loss', 'loss = self.beta * losses["codebook"] + commitment'),),
+        "tests/theory/test_vector_quantisation.py::test_the_whole_loss_trains_each_part_through_the_right_terms",
+    ),
+    Mutation(
+        "moving averages with γ and 1−γ swapped",
+        VQVAE,
+        (("self.sums.lerp_(sums, 1 - self.decay)", "self.sums.lerp_(sums, self.decay)"),),
+        "tests/theory/test_vector_quantisation.py::test_a_code_is_the_weighted_mean_of_all_vectors_that_ever_chose_it",
+    ),
+    Mutation(
+        "codes not divided by their counts",
+        VQVAE,
+        (("self.sums / self._smoothed_sizes().unsqueeze(1)", "self.sums / 1"),),
+        "tests/theory/test_vector_quantisation.py::test_without_memory_it_is_lloyd_s_algorithm",
+    ),
+    Mutation(
+        "Laplace smoothing without its normaliser",
+        VQVAE,
+        (("(total + self.num_codes * self.eps)", "(total + self.eps)"),),
+        "tests/theory/test_vector_quantisation.py::test_laplace_smoothing_keeps_the_total_and_no_code_at_zero",
+    ),
+    Mutation(
+        "one code's rate for the whole grid",
+        VQVAE,
+        (("math.prod(self.latent_shape) * math.log(", "math.log("),),
+        "tests/theory/test_vector_quantisation.py::test_the_prior_costs_log_k_at_every_place",
+    ),
+    Mutation(
+        "VQ-VAE's likelihood with the sign of the lecture",
+        VQVAE,
+        (('{"loss": recon + elements', '{"loss": -recon + elements'),),
+        "tests/theory/test_vector_quantisation.py::test_the_whole_loss_trains_each_part_through_the_right_terms",
+    ),
+    Mutation(
+        "codebook moved before its use",
+        VQVAE,
+        (
+            (
+                "codes = F.embedding(indices, self.codebook)\n",
+                "codes = F.embedding(indices, self.codebook * (1.01 if self.training else 1))\n",
+            ),
+        ),
+        "tests/latent/test_vqvae.py::test_only_training_moves_the_codebook_and_only_after_its_use",
+    ),
+    Mutation(
+        "restarts of codes in use",
+        VQVAE,
+        (("dead = self.sizes < self.restart_below", "dead = self.sizes < 1e3"),),
+        "tests/latent/test_vqvae.py::test_codes_in_use_are_not_restarted",
+    ),
+    Mutation(
+        "restarts that forget the sums",
+        VQVAE,
+        (("vectors * self.restart_below, self.sums", "0 * vectors, self.sums"),),
+        "tests/latent/test_vqvae.py::test_dead_codes_become_different_vectors_of_the_batch",
+    ),
+    Mutation(
+        "each process its own moving averages",
+        VQVAE,
+        (("            distributed.all_reduce(both)\n", ""),),
+        "tests/latent/test_vqvae.py::test_two_processes_have_one_codebook_that_of_the_whole_batch",
+    ),
+    Mutation(
+        "each process its own restarts",
+        VQVAE,
+        (("distributed.broadcast(vectors, src=0)", "vectors.abs()"),),
+        "tests/latent/test_vqvae.py::test_two_processes_have_one_codebook_that_of_the_whole_batch",
     ),
 )
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from course_lib.latent.autoencoder import Activation, check_input, mlp_decoder, mlp_encoder
 from course_lib.latent.likelihoods import Bernoulli, Likelihood
-from course_lib.latent.vae import _full_precision, check_k
+from course_lib.latent.vae import check_k, full_precision
 
 #: How a code is replaced by something differentiable.
 RELAXATIONS = ("gumbel-softmax", "straight-through-gumbel", "straight-through")
@@ -194,7 +194,7 @@ class DiscreteVAE(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Logits of q(c|x), (B, d, K)."""
         check_input(x, self.input_shape)
-        out = _full_precision(self.encoder(self.likelihood.encoder_input(x)))
+        out = full_precision(self.encoder(self.likelihood.encoder_input(x)))
         if out.shape != (len(x), self.variables * self.categories):
             wanted = self.variables * self.categories
             raise ValueError(f"the encoder should return (B, {wanted}), got {tuple(out.shape)}")
@@ -204,7 +204,7 @@ class DiscreteVAE(nn.Module):
         """Parameters of p(x|c) for one-hot or relaxed z (…, d, K), with the same leading dimensions."""
         if z.ndim < 3 or z.shape[-2:] != (self.variables, self.categories):
             raise ValueError(f"expected codes (…, {self.variables}, {self.categories}), got {tuple(z.shape)}")
-        out = _full_precision(self.decoder(z.flatten(0, -3).flatten(1)))
+        out = full_precision(self.decoder(z.flatten(0, -3).flatten(1)))
         return out.unflatten(0, z.shape[:-2])
 
     def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:

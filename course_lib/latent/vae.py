@@ -110,14 +110,14 @@ class VAE(nn.Module):
         out = self.encoder(self.likelihood.encoder_input(x))
         if out.shape != (len(x), 2 * self.latent_dim):
             raise ValueError(f"the encoder should return (B, {2 * self.latent_dim}), got {tuple(out.shape)}")
-        mu, logvar = _full_precision(out).chunk(2, dim=1)
+        mu, logvar = full_precision(out).chunk(2, dim=1)
         return mu, logvar
 
     def decode(self, z: Tensor) -> Tensor:
         """Parameters of p(x|z) for z (…, latent_dim), with the same leading dimensions."""
         if z.ndim < 2 or z.shape[-1] != self.latent_dim:
             raise ValueError(f"expected latents (…, {self.latent_dim}), got {tuple(z.shape)}")
-        out = _full_precision(self.decoder(z.flatten(0, -2)))
+        out = full_precision(self.decoder(z.flatten(0, -2)))
         return out.unflatten(0, z.shape[:-1]) if z.ndim > 2 else out
 
     def elbo(
@@ -326,7 +326,7 @@ def _gradient_samples(
     return noise, (mu + torch.exp(0.5 * logvar) * noise).detach()
 
 
-def _full_precision(out: Tensor) -> Tensor:
+def full_precision(out: Tensor) -> Tensor:
     """Half precision is for the networks (autocast); sums over pixels and exponentials need float32."""
     return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
 

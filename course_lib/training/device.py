@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import os
 import time
 
@@ -17,6 +18,12 @@ from course_lib.training.randomness import random_state_kept
 # torch.cuda.is_available(), which every optimiser step asks, opens a driver library each time: 60 µs, a quarter
 # of a small step. Nothing here forks.
 os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+# Lightning announces the precision on stderr, which a notebook shows like a warning.
+for _name in ("lightning.fabric", "lightning.pytorch"):
+    logging.getLogger(f"{_name}.utilities.rank_zero").addFilter(
+        lambda record: "Automatic Mixed Precision" not in record.getMessage()
+    )
 
 LAUNCHED_BY_FABRIC_RUN = "LT_CLI_USED"  # set by Fabric's command line, which has made the processes
 

@@ -1,4 +1,4 @@
-"""The equations of vector quantisation: nearest code, whose gradient goes where, moving averages = online k-means, rates."""
+"""The equations of vector quantisation: the nearest code, which loss moves what, averages as online k-means, rates."""
 
 import math
 
