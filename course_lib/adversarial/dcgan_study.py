@@ -13,8 +13,6 @@ seed.
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +25,7 @@ from torch import Tensor
 
 from course_lib.adversarial.dcgan import dcgan
 from course_lib.adversarial.gan import GAN
+from course_lib.adversarial.study_table import read_table, spread, write_table
 from course_lib.data import load, loader
 from course_lib.latent.vae import Bernoulli, mlp_vae
 from course_lib.metrics import feature_extractor, frechet_distance, precision_recall
@@ -130,22 +129,12 @@ def pictures(setting: str, seed: int = 0) -> Tensor:
 
 def read_results(path: Path = RESULTS) -> list[dict[str, str | float]]:
     """The stored rows, one for each setting and seed: ``FIELDS``."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        kinds = {"setting": str, "seed": int}
-        return [{k: kinds.get(k, float)(v) for k, v in row.items()} for row in rows]
+    return read_table(path)
 
 
 def write_results(rows: Sequence[Mapping[str, str | float]], path: Path = RESULTS) -> None:
     """Write the table, complete or not at all, below the command that makes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        file.write("# python -m course_lib.adversarial.dcgan_study --run\n")
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    write_table(rows, path, FIELDS, "python -m course_lib.adversarial.dcgan_study --run")
 
 
 def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
@@ -155,15 +144,11 @@ def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
     ]
     for setting in dict.fromkeys(row["setting"] for row in rows):
         its = [row for row in rows if row["setting"] == setting]
-        distance = _spread([row["frechet"] for row in its])
-        precision, recall = (_spread([100 * row[name] for row in its]) for name in ("precision", "recall"))
+        distance = spread([row["frechet"] for row in its])
+        precision, recall = (spread([100 * row[name] for row in its]) for name in ("precision", "recall"))
         seconds = statistics.mean(row["cpu_seconds"] for row in its)
         lines.append(f"{setting:<28}{len(its):>6}{distance:>26}{precision:>22}{recall:>22}{seconds:>7.0f}")
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,8 +12,6 @@ deviations of a mode. The stored table has one row for each setting and seed.
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +22,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from course_lib.adversarial.gan import GAN, SampleHistory, mlp_discriminator, mlp_generator, mode_coverage
+from course_lib.adversarial.study_table import read_table, spread, write_table
 from course_lib.data import load
 
 RESULTS = Path(__file__).parent / "results" / "ring_study.csv"
@@ -123,22 +122,12 @@ def run(settings: RingSettings, seed: int = 0) -> tuple[GAN, dict[str, float]]:
 
 def read_results(path: Path = RESULTS) -> list[dict[str, str | float]]:
     """The stored rows: {"setting", "seed", "modes", "high_quality", "rarest_mode", "cpu_seconds"} of every run."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        kinds = {"setting": str, "seed": int, "modes": int}  # so that writing them back changes nothing
-        return [{k: kinds.get(k, float)(v) for k, v in row.items()} for row in rows]
+    return read_table(path, modes=int)
 
 
 def write_results(rows: Sequence[Mapping[str, str | float]], path: Path = RESULTS) -> None:
     """Write the table, complete or not at all, below the command that makes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        file.write("# python -m course_lib.adversarial.ring_study --run\n")
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    write_table(rows, path, FIELDS, "python -m course_lib.adversarial.ring_study --run")
 
 
 def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
@@ -153,13 +142,9 @@ def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
         modes, quality = [row["modes"] for row in its], [100 * row["high_quality"] for row in its]
         seconds = statistics.mean(row["cpu_seconds"] for row in its)
         lines.append(
-            f"{setting:<30}{len(its):>6}{_spread(modes):>16}{_spread(quality):>22}{good:>11}{seconds:>8.1f}"
+            f"{setting:<30}{len(its):>6}{spread(modes, 0):>16}{spread(quality, 0):>22}{good:>11}{seconds:>8.1f}"
         )
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.1f} ({min(values):.0f} to {max(values):.0f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

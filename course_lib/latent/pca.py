@@ -193,7 +193,7 @@ def principal_axes(X: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values, vectors = _top_eigenpairs(scatter, m)
         if values[-1] > floor(values[0]):
             components = vectors.T if n >= D else (centred.T @ vectors / values.sqrt()).T
-            discarded = (scatter.diagonal().sum() - values.sum()).clamp(min=0)
+            discarded = (scatter.trace() - values.sum()).clamp(min=0)
             return mean, values / (n - 1), _fix_signs(components), discarded / (n - 1)
     return principal_axes_by_svd(X, m)
 
@@ -222,7 +222,7 @@ def _scatter_without_centring(X: Tensor, rows: int = 32768) -> tuple[Tensor, Non
 
 def _scatter(X: Tensor, rows: int = 8192) -> tuple[Tensor, None, Tensor, Callable]:
     """Σ(x−μ)(x−μ)ᵀ of X (n, D), in float64, `rows` rows at a time."""
-    shift = _double(X).mean(dim=0)
+    shift = X.mean(dim=0, dtype=torch.float64)
     scatter, offset = torch.zeros_like(shift).diag(), torch.zeros_like(shift)
     for chunk in X.split(rows):
         centred = _double(chunk) - shift

@@ -117,9 +117,8 @@ def test_dcgan_step_against_the_pytorch_example(benchmark):
         f"\nDCGAN step, PyTorch's example {1e3 * times['example']:.0f} ms: {ratios['float32']:.2f} times as fast in "
         f"float32, {ratios['auto']:.2f} in the automatic precision ({precision})"
     )
-    for name in (
-        contestants
-    ):  # the step is a real one: D begins alike in all, and learns to tell this batch from fakes
+    # The step is a real one: D begins alike in all, and learns to tell this batch from fakes.
+    for name in contestants:
         assert first[name] == pytest.approx(first["example"], rel=0.5)
         assert last[name] < 0.5 * first[name]
     assert ratios["float32"] >= 1

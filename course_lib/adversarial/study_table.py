@@ -1,0 +1,36 @@
+"""Stored tables of studies: a CSV file with one row for each setting and seed, below the command that makes it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+
+def read_table(path: Path, **kinds: Callable[[str], str | float]) -> list[dict[str, str | float]]:
+    """The rows. ``setting`` is text, ``seed`` a whole number, the others are floats unless ``kinds`` says otherwise."""
+    kinds = {"setting": str, "seed": int, **kinds}  # so that writing rows back changes nothing
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        return [{k: kinds.get(k, float)(v) for k, v in row.items()} for row in rows]
+
+
+def write_table(
+    rows: Sequence[Mapping[str, str | float]], path: Path, fields: Sequence[str], command: str
+) -> None:
+    """Write the table, complete or not at all, below the command that makes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        file.write(f"# {command}\n")
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean (least to most), the latter two with that many decimal places."""
+    return f"{statistics.mean(values):.1f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
