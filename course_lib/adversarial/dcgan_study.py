@@ -25,10 +25,10 @@ from torch import Tensor
 
 from course_lib.adversarial.dcgan import dcgan
 from course_lib.adversarial.gan import GAN
-from course_lib.adversarial.study_table import read_table, spread, write_table
 from course_lib.data import load, loader
 from course_lib.latent.vae import Bernoulli, mlp_vae
 from course_lib.metrics import feature_extractor, frechet_distance, precision_recall
+from course_lib.study_table import read_table, spread, write_table
 from course_lib.training import SingleLoss, fit
 
 RESULTS = Path(__file__).parent / "results" / "dcgan_ablation.csv"

@@ -22,8 +22,8 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from course_lib.adversarial.gan import GAN, SampleHistory, mlp_discriminator, mlp_generator, mode_coverage
-from course_lib.adversarial.study_table import read_table, spread, write_table
 from course_lib.data import load
+from course_lib.study_table import read_table, spread, write_table
 
 RESULTS = Path(__file__).parent / "results" / "ring_study.csv"
 FIELDS = ("setting", "seed", "modes", "high_quality", "rarest_mode", "cpu_seconds")

@@ -1,4 +1,5 @@
-"""One door to all data of the course: ``load(name)``, ``describe(name)``, ``names()``, ``loader(dataset, …)``.
+"""One door to all data of the course: ``load(name)``, ``describe(name)``, ``names()``, ``loader(dataset, …)``;
+``load_unpaired(name)`` for two sets to translate between.
 
 Embedded sets (``digits``, ``glyphs``) and generated ones (``sprites``, ``facades_synthetic``, ``creatures``,
 ``toy2d/*``) need no network. The real ones are downloaded when they are first asked for, checked, and kept under
@@ -24,6 +25,7 @@ from course_lib.data.datasets import (
 )
 from course_lib.data.download import DataError
 from course_lib.data.random_bits import shuffled
+from course_lib.data.unpaired import UnpairedDataset, load_unpaired
 
 __all__ = [
     "DataError",
@@ -31,9 +33,11 @@ __all__ = [
     "ImageDataset",
     "PairDataset",
     "PointDataset",
+    "UnpairedDataset",
     "data_root",
     "describe",
     "load",
+    "load_unpaired",
     "loader",
     "names",
 ]
