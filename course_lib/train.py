@@ -21,6 +21,7 @@ import inspect
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -36,7 +37,10 @@ if TYPE_CHECKING:  # torch and Fabric take seconds to import: --help and wrong o
     from lightning.fabric import Fabric
     from torch import Tensor, nn
 
+    from course_lib.adversarial.cyclegan import CycleGAN
     from course_lib.adversarial.gan import GAN
+    from course_lib.autoregressive.model import PixelModel
+    from course_lib.latent.code_prior import CodePrior
     from course_lib.training import Algorithm, History
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -51,7 +55,7 @@ class Settings:
     batch_size: int = 128  # on each device
     lr: float = 1e-3
     lr_end: float = 1e-4  # where the schedule ends
-    schedule: str = "cosine"  # or "constant", or a paper's: "burda", "jiang" (see `SCHEDULES`)
+    schedule: str = "cosine"  # or "constant", or a paper's: "burda", "jiang", … (see `SCHEDULES`)
     beta2: float = 0.999  # of Adam
     eps: float = 1e-8  # of Adam
     clip_grad: float | None = None  # largest gradient norm
@@ -207,19 +211,31 @@ def vade(
     activation: str = "relu",
     likelihood: str = "bernoulli",
     pretrain_steps: int = 2_000,
+    covariance: str = "diag",
+    balanced: bool = False,
+    regularise: float = 0.0,
+    augment: bool = False,
+    width: int = 0,
 ) -> nn.Module:
-    """VAE with a mixture of Gaussians as its prior; begins with pretrain_steps as an autoencoder."""
-    from course_lib.latent.vade import mlp_vade
+    """VAE with a mixture of Gaussians as its prior; begins with pretrain_steps as an autoencoder.
 
-    if pretrain_steps < 1:  # `pretrain` takes them, before the steps of the run
+    augment: pictures are turned and shifted a little on their way into the encoder. width: of convolutions in place of
+    the layers `hidden`. covariance, balanced, regularise: of the mixture that is fitted to the codes.
+    """
+    from course_lib.latent.augmentation import RandomAffine
+    from course_lib.latent.vade import COVARIANCES, conv_vade, mlp_vade
+
+    if pretrain_steps < 1:  # `pretrain` takes them, before the steps of the run, and then fits the mixture
         raise ValueError(f"pretrain_steps={pretrain_steps}: expected at least 1")
-    return mlp_vade(
+    _choose(covariance, dict.fromkeys(COVARIANCES), "covariance")
+    return (conv_vade if width else mlp_vade)(
         shape,
         latent_dim,
-        tuple(hidden),
+        width or tuple(hidden),
         clusters,
         likelihood=_likelihood(likelihood),
         activation=_activation(activation),
+        augment=RandomAffine() if augment else None,
     )
 
 
@@ -269,10 +285,15 @@ def vqvae(
     codebook_ema: bool = True,
     decay: float = 0.99,
     restart_below: float = 0.0,
+    prior_steps: int = 0,
+    prior_lr: float = 1e-3,
+    prior_channels: int = 64,
+    prior_layers: int = 6,
 ) -> nn.Module:
-    """Autoencoder whose code is a grid of numbers of learned vectors (VQ-VAE), convolutional."""
+    """Autoencoder whose code is a grid of numbers of learned vectors (VQ-VAE); then prior_steps of their prior."""
     from course_lib.latent.vqvae import conv_vqvae
 
+    _check_prior(prior_steps, prior_lr)
     return conv_vqvae(
         shape,
         num_codes,
@@ -289,6 +310,51 @@ def vqvae(
     )
 
 
+def vqvae2(
+    shape: Sequence[int],
+    *,
+    num_codes: int = 128,
+    dim: int = 32,
+    width: int = 64,
+    residual_width: int = 32,
+    residual_layers: int = 2,
+    downsamplings: int = 2,
+    likelihood: str = "gaussian-learned",
+    beta: float = 0.25,
+    codebook_ema: bool = True,
+    decay: float = 0.99,
+    restart_below: float = 0.0,
+    prior_steps: int = 0,
+    prior_lr: float = 1e-3,
+    prior_channels: int = 64,
+    prior_layers: int = 6,
+) -> nn.Module:
+    """VQ-VAE-2: two grids of codes, a coarse one and a fine one; then prior_steps of the priors of both."""
+    from course_lib.latent.vqvae2 import conv_vqvae2
+
+    _check_prior(prior_steps, prior_lr)
+    return conv_vqvae2(
+        shape,
+        num_codes,
+        dim,
+        width=width,
+        residual_width=residual_width,
+        residual_layers=residual_layers,
+        downsamplings=downsamplings,
+        likelihood=_likelihood(likelihood),
+        beta=beta,
+        ema=codebook_ema,
+        decay=decay,
+        restart_below=restart_below,
+    )
+
+
+def _check_prior(steps: int, lr: float) -> None:
+    """What only `fit_prior` reads is checked before any work, too."""
+    if steps < 0 or not lr > 0:
+        raise ValueError(f"prior_steps={steps}, prior_lr={lr}: expected at least 0 and more than 0")
+
+
 def beta_vae(
     shape: Sequence[int],
     *,
@@ -301,6 +367,133 @@ def beta_vae(
     """Convolutional VAE whose KL weighs more than in the bound: factors apart, pictures less sharp."""
     return conv_vae(
         shape, latent_dim=latent_dim, width=width, activation=activation, likelihood=likelihood, beta=beta
+    )
+
+
+# Autoregressive models learn pixels of 2 levels from grey ones, binarised anew each time, or from the run's ``levels``.
+
+
+def pixelcnn(
+    shape: Sequence[int],
+    *,
+    levels: int = 2,
+    hidden: int = 16,
+    blocks: int = 7,
+    kernel_size: int = 3,
+    first_kernel_size: int = 7,
+    head_channels: int = 32,
+) -> nn.Module:
+    """PixelCNN: masked convolutions."""
+    from course_lib.autoregressive.pixelcnn import PixelCNN
+
+    return PixelCNN(
+        shape,
+        levels,
+        hidden=hidden,
+        blocks=blocks,
+        kernel_size=kernel_size,
+        first_kernel_size=first_kernel_size,
+        head_channels=head_channels,
+    )
+
+
+def row_lstm(
+    shape: Sequence[int],
+    *,
+    levels: int = 2,
+    hidden: int = 16,
+    layers: int = 7,
+    kernel_size: int = 3,
+    first_kernel_size: int = 7,
+    head_channels: int = 32,
+) -> nn.Module:
+    """PixelRNN whose LSTMs go from row to row."""
+    from course_lib.autoregressive.pixelrnn import RowLSTM
+
+    return RowLSTM(
+        shape,
+        levels,
+        hidden=hidden,
+        layers=layers,
+        kernel_size=kernel_size,
+        first_kernel_size=first_kernel_size,
+        head_channels=head_channels,
+    )
+
+
+def diagonal_bilstm(
+    shape: Sequence[int],
+    *,
+    levels: int = 2,
+    hidden: int = 16,
+    layers: int = 7,
+    first_kernel_size: int = 7,
+    head_channels: int = 32,
+    margin: bool = True,
+) -> nn.Module:
+    """PixelRNN whose LSTMs go from diagonal to diagonal, in both directions."""
+    from course_lib.autoregressive.pixelrnn import DiagonalBiLSTM
+
+    return DiagonalBiLSTM(
+        shape,
+        levels,
+        hidden=hidden,
+        layers=layers,
+        first_kernel_size=first_kernel_size,
+        head_channels=head_channels,
+        margin=margin,
+    )
+
+
+def gated_pixelcnn(
+    shape: Sequence[int],
+    *,
+    levels: int = 2,
+    channels: int = 32,
+    layers: int = 8,
+    kernel_size: int = 3,
+    first_kernel_size: int = 7,
+    head_channels: int = 32,
+    num_classes: int = 0,
+) -> nn.Module:
+    """Gated PixelCNN: two stacks, no blind spot; num_classes > 0: conditioned on the class."""
+    from course_lib.autoregressive.gated_pixelcnn import GatedPixelCNN
+
+    return GatedPixelCNN(
+        shape,
+        levels,
+        channels=channels,
+        layers=layers,
+        kernel_size=kernel_size,
+        first_kernel_size=first_kernel_size,
+        head_channels=head_channels,
+        num_classes=num_classes or None,
+    )
+
+
+def pixelcnn_pp(
+    shape: Sequence[int],
+    *,
+    levels: int = 2,
+    filters: int = 40,
+    resnets: int = 2,
+    mixtures: int = 5,
+    resolutions: int = 3,
+    dropout: float = 0.0,
+    num_classes: int = 0,
+) -> nn.Module:
+    """PixelCNN++: a mixture of logistics for each pixel, three resolutions; num_classes as for gated-pixelcnn."""
+    from course_lib.autoregressive.pixelcnn_pp import PixelCNNpp
+
+    return PixelCNNpp(
+        shape,
+        levels,
+        filters=filters,
+        resnets=resnets,
+        mixtures=mixtures,
+        resolutions=resolutions,
+        dropout=dropout,
+        num_classes=num_classes or None,
     )
 
 
@@ -389,6 +582,120 @@ def wgan_gp(
     return WGAN(*networks, *optimisers, **options)
 
 
+# Translators learn from two pictures at a time: Pix2Pix from pairs, CycleGAN from two sets (see `load_split`).
+
+
+def pix2pix(
+    shape: Sequence[int],
+    *,
+    width: int = 32,
+    depth: int = 0,
+    dropouts: int = 3,
+    noise: float = 0.5,
+    normalise: str = "instance",
+    skips: bool = True,
+    d_depth: int = 2,
+    l1_weight: float = 100.0,
+    gan_weight: float = 1.0,
+    beta1: float = 0.5,
+) -> GAN:
+    """Pictures from label maps, learned from pairs; depth of the U-Net, 0: down to a map of 1 × 1."""
+    from course_lib.adversarial.pix2pix import pix2pix as build
+
+    return build(
+        shape,
+        width=width,
+        depth=depth or None,
+        dropouts=dropouts,
+        noise=noise,
+        normalise=normalise,
+        skips=skips,
+        d_depth=d_depth,
+        l1_weight=l1_weight,
+        gan_weight=gan_weight,
+        lr=1.0,
+        beta1=beta1,
+    )
+
+
+def cyclegan(
+    shape: Sequence[int],
+    *,
+    width: int = 24,
+    blocks: int = 2,
+    downsamplings: int = 1,
+    kernel: int = 3,
+    normalise: str = "none",
+    d_width: int = 32,
+    d_depth: int = 1,
+    cycle: float = 10.0,
+    identity: float = 5.0,
+    pool: int = 50,
+    beta1: float = 0.5,
+) -> CycleGAN:
+    """Two sets of pictures, each translated into the other, learned without pairs."""
+    from course_lib.adversarial.cyclegan import cyclegan as build
+
+    return build(
+        shape,
+        width=width,
+        blocks=blocks,
+        downsamplings=downsamplings,
+        kernel=kernel,
+        normalise=normalise,
+        d_width=d_width,
+        d_depth=d_depth,
+        cycle=cycle,
+        identity=identity,
+        pool=pool,
+        lr=1.0,
+        beta1=beta1,
+        init_std=None if normalise == "none" else 0.02,  # without norms 0.02 would silence what comes after
+    )
+
+
+def stylegan(
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 64,
+    style_dim: int = 64,
+    mapping_layers: int = 4,
+    mapping_lr_factor: float = 0.01,
+    base: int = 1_024,
+    cap: int = 128,
+    modulation: str = "demodulate",
+    group: int = 4,
+    r1: float = 0.5,
+    r1_every: int = 16,
+    path_length: float = 0.0,
+    path_length_every: int = 4,
+    mixing: float = 0.9,
+    w_decay: float = 0.995,
+) -> GAN:
+    """StyleGAN2 (modulation="adain": layers of StyleGAN), for square pictures, the side a power of two, at least 16."""
+    from course_lib.adversarial.stylegan import stylegan as build
+
+    return build(
+        shape,
+        latent_dim=latent_dim,
+        style_dim=style_dim,
+        mapping_layers=mapping_layers,
+        mapping_lr_factor=mapping_lr_factor,
+        base=base,
+        cap=cap,
+        modulation=modulation,
+        group=group,
+        lr=1.0,
+        r1=r1,
+        r1_every=r1_every,
+        path_length=path_length,
+        path_length_every=path_length_every,
+        mixing=mixing,
+        ema=None,
+        w_decay=w_decay,
+    )
+
+
 def _mlp_players(shape: Sequence[int], latent_dim: int, hidden: tuple[int, ...]) -> list[nn.Module]:
     from torch import nn
 
@@ -411,9 +718,18 @@ MODELS: dict[str, Callable[..., Any]] = {
     "vade": vade,
     "discrete-vae": discrete_vae,
     "vqvae": vqvae,
+    "vqvae2": vqvae2,
+    "pixelcnn": pixelcnn,
+    "row-lstm": row_lstm,
+    "diagonal-bilstm": diagonal_bilstm,
+    "gated-pixelcnn": gated_pixelcnn,
+    "pixelcnn-pp": pixelcnn_pp,
     "gan": gan,
     "dcgan": dcgan,
     "wgan-gp": wgan_gp,
+    "stylegan": stylegan,
+    "pix2pix": pix2pix,
+    "cyclegan": cyclegan,
 }
 
 
@@ -425,9 +741,11 @@ def _activation(name: str) -> type[nn.Module]:
 
 
 def _likelihood(name: str) -> nn.Module:
-    """bernoulli, bernoulli-dynamic, gaussian, gaussian-learned, gaussian-per-pixel, categorical-L."""
+    """bernoulli, bernoulli-dynamic, gaussian, gaussian-SIGMA, gaussian-learned, gaussian-per-pixel, categorical-L."""
     from course_lib.latent.vae import Bernoulli, CategoricalPixels, Gaussian
 
+    if re.fullmatch(r"gaussian-\d*\.?\d+", name):
+        return Gaussian(float(name.removeprefix("gaussian-")))
     if name.startswith("categorical-") and name.removeprefix("categorical-").isdigit():
         return CategoricalPixels(int(name.removeprefix("categorical-")))
     known = {
@@ -437,7 +755,7 @@ def _likelihood(name: str) -> nn.Module:
         "gaussian-learned": lambda: Gaussian(sigma="learned"),
         "gaussian-per-pixel": lambda: Gaussian(sigma="per_pixel"),
     }
-    return _choose(name, known, "likelihood", also=("categorical-LEVELS",))()
+    return _choose(name, known, "likelihood", also=("gaussian-SIGMA", "categorical-LEVELS"))()
 
 
 def _choose(name: str, known: Mapping[str, Any], what: str, also: Sequence[str] = ()) -> Any:
@@ -586,9 +904,28 @@ def _jiang(step: int, settings: Settings, epoch: int) -> float:
     return max(settings.lr_end / settings.lr, 0.9 ** (step // (10 * epoch)))
 
 
+def _salimans(step: int, settings: Settings, epoch: int) -> float:
+    """0.999995 of itself each step, but not below lr_end (Salimans et al. 2017, the authors' code)."""
+    return max(settings.lr_end / settings.lr, 0.999995**step)
+
+
+def _zhu(step: int, settings: Settings, epoch: int) -> float:
+    """Constant for half of the steps, then linearly to 0, whatever lr_end is (Zhu et al. 2017, section 4)."""
+    from course_lib.adversarial.cyclegan import linear_decay
+
+    return linear_decay(step, settings.steps)
+
+
 #: name → (step, settings, steps an epoch) → factor of the learning rate. As functions they are not in the
 #: checkpoint: a run that is resumed with more steps follows the longer schedule.
-SCHEDULES = {"constant": _constant, "cosine": _cosine, "burda": _burda, "jiang": _jiang}
+SCHEDULES = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "burda": _burda,
+    "jiang": _jiang,
+    "salimans": _salimans,
+    "zhu": _zhu,
+}
 
 
 def make_algorithm(model: nn.Module | GAN, settings: Settings, steps_per_epoch: int) -> Algorithm:
@@ -622,7 +959,10 @@ def _run_adversarially(gan: GAN, settings: Settings, steps_per_epoch: int) -> GA
             group["eps"] = settings.eps
         schedule = LambdaLR(optimizer, lambda step: factor(step, settings, steps_per_epoch))
         setattr(gan, f"{player}_scheduler", schedule)
-    gan.ema = _average(gan.generator, settings)
+    if hasattr(gan, "generator"):
+        gan.ema = _average(gan.generator, settings)
+    elif settings.ema is not None:
+        raise ValueError("CycleGAN has no average of weights: leave ema out")
     return gan
 
 
@@ -635,10 +975,23 @@ def _average(network: nn.Module, settings: Settings) -> nn.Module | None:
 
 
 def is_adversarial(model: Any) -> bool:
-    """Whether it is a ready `GAN` (and no network with a loss)."""
+    """Whether it is a ready `GAN` or `CycleGAN` (and no network with a loss)."""
+    from course_lib.adversarial.cyclegan import CycleGAN
     from course_lib.adversarial.gan import GAN
 
-    return isinstance(model, GAN)
+    return isinstance(model, GAN | CycleGAN)
+
+
+def is_translator(model: Any) -> bool:
+    """Whether it makes pictures of pictures."""
+    return is_adversarial(model) and hasattr(model, "translate")
+
+
+def is_autoregressive(model: Any) -> bool:
+    """Whether it is a `PixelModel`, whose likelihood is exact."""
+    from course_lib.autoregressive.model import PixelModel
+
+    return isinstance(model, PixelModel)
 
 
 # ------------------------------------------------------------------------------------------------- what is written
@@ -681,6 +1034,61 @@ def clustering_terms(model: nn.Module, dataset: Any) -> dict[str, float]:
     clusters = torch.cat([model.cluster(part.to(device), random).cpu() for part in x.split(500)])
     accuracy = metrics.clustering_accuracy(labels, clusters)
     return terms | {"cluster_accuracy": accuracy, "cluster_nmi": metrics.nmi(labels, clusters)}
+
+
+def pixel_terms(model: PixelModel, dataset: Any) -> dict[str, float]:
+    """Exact −log p(x) in nats an image, its standard error over the images, and bits per dimension.
+
+    Grey pictures are binarised once, always in the same way, so that two models are measured by the same pictures.
+    """
+    import torch
+
+    device, random = next(model.parameters()).device, torch.Generator().manual_seed(0)
+    x, labels = dataset.batch(range(len(dataset)))
+    x, parts = model.prepare(x, random), []
+    conditions = labels if getattr(model, "num_classes", None) else None
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(x), 100):
+            chosen = slice(start, start + 100)
+            condition = None if conditions is None else conditions[chosen].to(device)
+            parts.append(-model.log_prob(x[chosen].to(device), condition).cpu())
+    nll = torch.cat(parts).double()
+    return {
+        "nll": nll.mean().item(),
+        "nll_stderr": nll.std().item() / math.sqrt(len(nll)),
+        "bits_per_dim": nll.mean().item() / (math.prod(model.shape) * math.log(2)),
+    }
+
+
+def code_terms(prior: CodePrior, dataset: Any) -> dict[str, float]:
+    """Rate of the codes under their prior, beside that of a uniform one, and distortion; nats an image and bits per
+    dimension; of each level the perplexity of its codes and how many of them are in use."""
+    import torch
+
+    from course_lib.latent.code_prior import code_sizes
+    from course_lib.latent.vqvae import perplexity
+
+    device, random = next(prior.parameters()).device, torch.Generator().manual_seed(0)
+    x = prior.autoencoder.likelihood.prepare(dataset.batch(range(len(dataset)))[0], random)
+    prior.eval()
+    means: dict[str, float] = {}
+    codes = []
+    for part in x.split(500):
+        part, share = part.to(device), len(part) / len(x)
+        codes.append(prior.encode(part))
+        bits = prior.bits_per_dim(part, grey_levels=dataset.stored_max + 1)
+        terms = prior.rate_distortion(part) | {"bits_per_dim": bits}
+        for name, value in terms.items():
+            means[name] = means.get(name, 0.0) + share * value.mean().item()
+    grids, sizes = prior.levels(torch.cat(codes)), code_sizes(prior.autoencoder)
+    for level, grid, size in zip(("_top", "_bottom") if len(grids) > 1 else ("",), grids, sizes, strict=True):
+        counts = torch.bincount(grid.flatten(), minlength=size)
+        means |= {
+            f"perplexity{level}": perplexity(counts).item(),
+            f"codes_used{level}": int((counts > 0).sum()),
+        }
+    return means
 
 
 class SampleJudge:
@@ -731,6 +1139,51 @@ class SampleJudge:
         return {"frechet": metrics.frechet_distance(a, b), "precision": precision, "recall": recall}
 
 
+def translation_terms(model: Any, dataset: Any) -> dict[str, float]:
+    """What a data set without labels can say of a translator; pixels in [0, 1].
+
+    Pix2Pix: "l1", mean |difference| from the true picture, and "energy", the gradient energy of the drawn pictures
+    divided by the true ones' (below 1: blurred). CycleGAN: "cycle_a", "cycle_b": mean |difference| from what it began
+    with, after translating there and back; this can be small although nothing was translated.
+    """
+    from course_lib.adversarial.translation_study import gradient_energy
+
+    parts = [dataset.batch(range(i, min(i + 20, len(dataset)))) for i in range(0, len(dataset), 20)]
+    sums: dict[str, list[float]] = {}
+    for a, b in parts:
+        shown = [block.cpu() for block in _translations(model, a, b)[0]]
+        if len(shown) == 3:
+            terms = {
+                "l1": (shown[1] - b).abs(),
+                "drawn": gradient_energy(shown[1]),
+                "true": gradient_energy(b),
+            }
+        else:
+            terms = {"cycle_a": (shown[2] - a).abs(), "cycle_b": (shown[5] - b).abs()}
+        for name, value in terms.items():
+            sums.setdefault(name, []).append(float(value.mean()) * len(a))
+    means = {name: sum(values) / len(dataset) for name, values in sums.items()}
+    if "drawn" in means:
+        means["energy"] = means.pop("drawn") / means.pop("true")
+    return means
+
+
+def _translations(model: Any, a: Tensor, b: Tensor) -> tuple[list[Tensor], list[str]]:
+    """Rows of pictures: x, G(x), y of Pix2Pix; a, G(a), F(G(a)), b, F(b), G(F(b)) of CycleGAN."""
+    import torch
+
+    network = model.plain("g_ab" if hasattr(model, "g_ab") else "generator")
+    device = next(network.parameters()).device
+    if hasattr(model, "generator"):
+        drawn = model.translate(a.to(device), torch.Generator(device).manual_seed(0))
+        return [a, drawn, b], ["condition", "drawn", "true"]
+    shown = []
+    for x, there, back in ((a, "b", "a"), (b, "a", "b")):
+        translated = model.translate(x.to(device), there)
+        shown += [x, translated, model.translate(translated, back)]
+    return shown, ["A", "A → B", "→ A", "B", "B → A", "→ B"]
+
+
 def _pairs(real: Tensor, fake: Tensor) -> zip:
     return zip(real.split(500), fake.split(500), strict=True)
 
@@ -739,6 +1192,8 @@ def _columns(model: nn.Module | GAN, x: Tensor) -> tuple[list[Tensor], list[str]
     """What is shown below the examples x: reconstructions if the model makes them, samples if it draws them."""
     import torch
 
+    if is_autoregressive(model):
+        return _completed(model, x)
     if is_adversarial(model):
         device = next(model.plain("generator").parameters()).device
         shown, labels = [x], ["data"]
@@ -753,6 +1208,27 @@ def _columns(model: nn.Module | GAN, x: Tensor) -> tuple[list[Tensor], list[str]
     return shown, labels
 
 
+def _completed(model: PixelModel, x: Tensor) -> tuple[list[Tensor], list[str]]:
+    """Below the examples: their upper halves, completed; two rows of samples. Classes, where asked for, in turn."""
+    import torch
+
+    device = next(model.parameters()).device
+    random, n, height = torch.Generator(device).manual_seed(0), len(x), model.shape[1]
+    x = model.prepare(x, torch.Generator().manual_seed(0)).to(device)
+    classes = getattr(model, "num_classes", None)
+    condition = None if classes is None else torch.arange(3 * n, device=device) % classes
+    known = torch.zeros(model.shape[1:], dtype=torch.bool, device=device)
+    known[: height // 2] = True
+    drawn = model.complete(
+        torch.cat([x, torch.zeros_like(x), torch.zeros_like(x)]),
+        torch.cat([known.expand(n, -1, -1), torch.zeros_like(known).expand(2 * n, -1, -1)]),
+        random,
+        condition=condition,
+    )
+    shown = [block.float() / (model.levels - 1) for block in (x, drawn)]
+    return shown, ["data", "lower half drawn", "samples", ""]
+
+
 def save_samples(model: nn.Module | GAN, dataset: Any, path: Path) -> None:
     """Test examples, below them their reconstructions, below those three rows of samples, as far as there are any."""
     import torch
@@ -760,8 +1236,8 @@ def save_samples(model: nn.Module | GAN, dataset: Any, path: Path) -> None:
     from course_lib import plotting
 
     images = dataset[0][0].ndim == 3
-    x, _ = dataset.batch(range(min(10 if images else 500, len(dataset))))
-    shown, labels = _columns(model, x)
+    x, y = dataset.batch(range(min(10 if images else 500, len(dataset))))
+    shown, labels = _translations(model, x, y) if is_translator(model) else _columns(model, x)
     shown = [block.detach().cpu() for block in shown]
     if images:
         figure = plotting.image_grid(torch.cat(shown).clamp(0, 1), ncols=len(x), row_labels=labels)
@@ -947,11 +1423,33 @@ def _resumed(arguments: argparse.Namespace, given: dict[str, Any]) -> Plan:
     movable = {"steps", "epochs", "precision", "nll_k", "nll_images"}
     if fixed := [key for key in given if key not in movable]:
         raise ValueError(f"--resume: {fixed[0]} cannot change within a run; {', '.join(sorted(movable))} can")
-    merged = {**config["settings"], **config["model_settings"], **given}
+    merged = {**config["model_settings"], **config["settings"], **given}
+    for name in model_keys(config["model"]):
+        if name in config["settings"] and merged[name] is None:
+            del merged[name]  # the run left it to the data set and the model, each with a default of its own
     if "steps" in given:
         merged["epochs"] = None
     settings, model_settings = _split(config["model"], merged)
     return Plan(config["model"], config["data"], config["size"], settings, model_settings, out, True)
+
+
+def check_pairs(plan: Plan) -> None:
+    """A model that learns from pairs needs them, and the others can do nothing with them. Raises ValueError."""
+    paired = plan.data.startswith("facades")
+    if plan.model == "pix2pix" and not paired:
+        raise ValueError(f"pix2pix learns from pairs of pictures; {plan.data} has none")
+    if plan.model not in ("pix2pix", "cyclegan") and paired:
+        raise ValueError(f"{plan.model} learns from single pictures; {plan.data} has pairs")
+
+
+def load_split(plan: Plan, split: str, **options: Any) -> Any:
+    """A split of the run's data; for CycleGAN the two sets that it has."""
+    from course_lib import data as data_sets
+
+    if plan.model != "cyclegan":
+        return data_sets.load(plan.data, split, **options)
+    del options["levels"]
+    return data_sets.load_unpaired(plan.data, split, **options)
 
 
 def run(plan: Plan, fabric: Fabric, data_root: str | None = None, progress: bool = True) -> int:
@@ -963,12 +1461,11 @@ def run(plan: Plan, fabric: Fabric, data_root: str | None = None, progress: bool
 
     settings = plan.settings
     options = {"image_size": settings.image_size, "levels": settings.levels, "root": data_root}
+    check_pairs(plan)
     with fabric.rank_zero_first(local=True):  # it downloads, the others find the files
-        train = data_sets.load(plan.data, settings.train_split, size=settings.train_size, **options)
-        validation = data_sets.load(plan.data, settings.validation_split, **options)
-        test = data_sets.load(plan.data, "test", **options)
-    if isinstance(train, data_sets.PairDataset):
-        raise ValueError(f"{plan.model} learns from single pictures; {plan.data} has pairs")
+        train = load_split(plan, settings.train_split, size=settings.train_size, **options)
+        validation = load_split(plan, settings.validation_split, **options)
+        test = load_split(plan, "test", **options)
     validation = validation.subset(torch.arange(min(len(validation), settings.validation_images)))
     seed_everything(settings.seed)
     model = MODELS[plan.model](tuple(train[0][0].shape), **plan.model_settings)
@@ -985,7 +1482,10 @@ def run(plan: Plan, fabric: Fabric, data_root: str | None = None, progress: bool
         return 130
     measure = clustering_terms if hasattr(model, "cluster") else mean_terms
     if is_adversarial(algorithm):
-        measure = SampleJudge(plan.data, settings.image_size, data_root)
+        judge = SampleJudge(plan.data, settings.image_size, data_root)
+        measure = translation_terms if is_translator(algorithm) else judge
+    elif is_autoregressive(model):
+        measure = pixel_terms
     recorder = Recorder(plan.out, settings, validation, measure)
     recorder.start()
     history = fit(
@@ -1000,12 +1500,15 @@ def run(plan: Plan, fabric: Fabric, data_root: str | None = None, progress: bool
         progress=progress,
         log_every=settings.log_every,
     )
+    interrupted, prior = history.interrupted, None
+    if not interrupted:
+        interrupted, prior = fit_prior(plan, settings, algorithm, train, validation, fabric, progress)
     if not fabric.is_global_zero:
         return 0
-    if history.interrupted:
+    if interrupted:
         print(f"Go on with: python -m course_lib.train --resume {plan.out}", file=sys.stderr)
         return 130
-    result = finish(plan, algorithm, history, test, measure)
+    result = finish(plan, algorithm, history, test, measure, prior)
     print(json.dumps(result, indent=2))
     return 0
 
@@ -1022,7 +1525,8 @@ def pretrain(
 
     if not isinstance(model, VaDE) or (plan.out / "checkpoint.pt").exists():
         return True
-    steps = {**model_keys(plan.model), **plan.model_settings}["pretrain_steps"]
+    special = {**model_keys(plan.model), **plan.model_settings}
+    steps = special["pretrain_steps"]
     settings = replace(settings, steps=steps, schedule="cosine", ema=None)
     history = fit(
         make_algorithm(Pretraining(model), settings, 1),
@@ -1040,8 +1544,86 @@ def pretrain(
             print(f"Go on with: python -m course_lib.train --resume {plan.out}", file=sys.stderr)
         return False
     x, _ = train.batch(range(len(train)))
-    model.initialise_from_gmm(x, seed=settings.seed)  # every process, alike
+    options = {name: special[name] for name in ("covariance", "balanced", "regularise")}
+    model.eval().initialise_from_gmm(x, seed=settings.seed, **options)  # every process, alike
     return True
+
+
+class Codes:
+    """The codes of a data set's images, with its labels, as a data set: (T,) integers an example."""
+
+    def __init__(self, prior: CodePrior, dataset: Any, device: Any) -> None:
+        import torch
+
+        random = torch.Generator(device).manual_seed(0)  # where images are binarised, once
+        parts, labels = [], []
+        for start in range(0, len(dataset), 500):
+            x, label = dataset.batch(range(start, min(start + 500, len(dataset))))
+            parts.append(prior.encode(x.to(device), random).cpu())
+            labels.append(label)
+        self.codes, self.labels = torch.cat(parts), torch.cat(labels)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def batch(self, indices: Any) -> tuple[Tensor, Tensor]:
+        import torch
+
+        indices = torch.as_tensor(indices)
+        return self.codes[indices], self.labels[indices]
+
+
+def fit_prior(
+    plan: Plan,
+    settings: Settings,
+    algorithm: Algorithm,
+    train: Any,
+    validation: Any,
+    fabric: Fabric,
+    progress: bool,
+) -> tuple[bool, CodePrior | None]:
+    """The second stage of a VQ-VAE: (interrupted, the prior over its codes), in the folder ``prior``.
+
+    For other models, and with ``prior_steps = 0``, there is nothing to do. The checkpoint is named after the steps of
+    the first stage, whose codes it was trained on.
+    """
+    keys = {**model_keys(plan.model), **plan.model_settings}
+    if not keys.get("prior_steps"):
+        return False, None
+    from course_lib import data as data_sets
+    from course_lib.latent.code_prior import gated_prior
+    from course_lib.training import fit, seed_everything
+
+    seed_everything(settings.seed)
+    prior = gated_prior(evaluated(algorithm), channels=keys["prior_channels"], layers=keys["prior_layers"])
+    lr = keys["prior_lr"]
+    stage = replace(
+        settings, steps=keys["prior_steps"], lr=lr, lr_end=lr / 10, schedule="cosine", clip_grad=None
+    )
+    codes = (Codes(prior, dataset, fabric.device) for dataset in (train, validation))
+    folder, loader = (
+        plan.out / "prior",
+        data_sets.loader(next(codes), settings.batch_size, seed=settings.seed),
+    )
+    second = make_algorithm(prior, stage, 1)
+    recorder = Recorder(folder, stage, next(codes), mean_terms)
+    if fabric.is_global_zero:
+        folder.mkdir(exist_ok=True)
+        print(f"prior over its codes: {stage.steps:,} steps, {folder}", file=sys.stderr)
+    recorder.start()
+    history = fit(
+        second,
+        loader,
+        steps=stage.steps,
+        seed=settings.seed,
+        checkpoint=folder / f"checkpoint-{settings.steps}.pt",
+        every=settings.checkpoint_every,
+        callbacks=[(settings.validate_every, recorder.validate)],
+        fabric=fabric,
+        progress=progress,
+        log_every=settings.log_every,
+    )
+    return history.interrupted, evaluated(second)
 
 
 def likelihood_images(model: nn.Module, test: Any, n: int) -> Tensor:
@@ -1061,19 +1643,26 @@ def likelihood_images(model: nn.Module, test: Any, n: int) -> Tensor:
 
 
 def finish(
-    plan: Plan, algorithm: Algorithm, history: History, test: Any, measure: Callable
+    plan: Plan,
+    algorithm: Algorithm,
+    history: History,
+    test: Any,
+    measure: Callable,
+    prior: CodePrior | None = None,
 ) -> dict[str, Any]:
     """Test metrics into result.json, the last samples and metrics beside it."""
 
     from course_lib import metrics
 
     settings, model = plan.settings, evaluated(algorithm)
-    save_samples(model, test, plan.out / "samples" / "final.png")
+    save_samples(model if prior is None else prior, test, plan.out / "samples" / "final.png")
     write_metrics(plan.out / "metrics.csv", history, settings.validate_every)
     result: dict[str, Any] = {"steps": int(history.steps[-1])}
     if "seconds" in history:
         result["train_seconds"] = round(history.latest()["seconds"], 1)
     result |= {f"test_{name}": value for name, value in measure(model, test).items()}
+    if prior is not None:
+        result |= {f"test_{name}": value for name, value in code_terms(prior, test).items()}
     if hasattr(model, "log_weights") and settings.nll_images > 0:
         images = likelihood_images(model, test, settings.nll_images)
         n = len(images)

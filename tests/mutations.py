@@ -39,6 +39,16 @@ DIVERGENCES, GAN = "course_lib/adversarial/divergences.py", "course_lib/adversar
 WGAN, DCGAN = "course_lib/adversarial/wgan.py", "course_lib/adversarial/dcgan.py"
 DISCRETE_VAE, VADE = "course_lib/latent/discrete_vae.py", "course_lib/latent/vade.py"
 VQVAE = "course_lib/latent/vqvae.py"
+AUTOREGRESSIVE = "course_lib/autoregressive"
+MASKED, PIXEL_MODEL = f"{AUTOREGRESSIVE}/masked.py", f"{AUTOREGRESSIVE}/model.py"
+PIXELCNN, GATED_PIXELCNN = f"{AUTOREGRESSIVE}/pixelcnn.py", f"{AUTOREGRESSIVE}/gated_pixelcnn.py"
+PIXELRNN = "course_lib/autoregressive/pixelrnn.py"
+PIXELCNN_PP = "course_lib/autoregressive/pixelcnn_pp.py"
+VQVAE2 = "course_lib/latent/vqvae2.py"
+CODE_PRIOR = "course_lib/latent/code_prior.py"
+AUGMENT, TRAIN = "course_lib/latent/augmentation.py", "course_lib/train.py"
+MODULATION, STYLEGAN = "course_lib/adversarial/modulation.py", "course_lib/adversarial/stylegan.py"
+STYLEGAN_STUDY = "course_lib/adversarial/stylegan_study.py"
 
 MUTATIONS = (
     Mutation(
@@ -924,6 +934,627 @@ MUTATIONS = (
         VQVAE,
         (("distributed.broadcast(vectors, src=0)", "vectors.abs()"),),
         "tests/latent/test_vqvae.py::test_two_processes_have_one_codebook_that_of_the_whole_batch",
+    ),
+    Mutation(
+        "mask B in the first layer of a PixelCNN",
+        PIXELCNN,
+        (('2 * hidden, first_kernel_size, "A", colours', '2 * hidden, first_kernel_size, "B", colours'),),
+        "tests/autoregressive/test_autoregressive_causality.py::test_no_value_sees_itself_or_a_later_one",
+    ),
+    Mutation(
+        "mask B in the first layer of a Gated PixelCNN",
+        GATED_PIXELCNN,
+        (('"A" if first else "B"', '"B"'),),
+        "tests/autoregressive/test_autoregressive_causality.py::test_no_value_sees_itself_or_a_later_one",
+    ),
+    Mutation(
+        "colours in the order G before R",
+        MASKED,
+        (("earlier = colour_in < colour_out[:, None]", "earlier = colour_in > colour_out[:, None]"),),
+        "tests/autoregressive/test_masked.py::test_mask_is_its_definition",
+    ),
+    Mutation(
+        "a colour that does not see those before it",
+        MASKED,
+        (('earlier if mask_type == "A" else earlier |', '0 if mask_type == "A" else 0 * earlier |'),),
+        "tests/autoregressive/test_autoregressive_causality.py::test_a_colour_sees_the_colours_before_it_in_its_own_pixel",
+    ),
+    Mutation(
+        "masked filter whose centre row goes one column too far",
+        MASKED,
+        (("mask[:, :, kh // 2, : kw // 2] = 1", "mask[:, :, kh // 2, : kw // 2 + 2] = 1"),),
+        "tests/autoregressive/test_masked.py::test_mask_is_its_definition",
+    ),
+    Mutation(
+        "vertical stack without its shift",
+        GATED_PIXELCNN,
+        (("(0, 0, self.above, -1 if self.first else 0)", "(0, 0, self.above - self.first, 0)"),),
+        "tests/autoregressive/test_autoregressive_causality.py::test_no_value_sees_itself_or_a_later_one",
+    ),
+    Mutation(
+        "vertical stack that the horizontal one does not read",
+        GATED_PIXELCNN,
+        (("            return a, self.down(a)\n", "            return a, 0 * self.down(a)\n"),),
+        "tests/autoregressive/test_gated_pixelcnn.py::test_no_blind_spot",
+    ),
+    Mutation(
+        "horizontal stack that reads the gated vertical one instead of what is before the gate",
+        GATED_PIXELCNN,
+        (
+            (
+                "        a = a + for_a\n        return a, self.down(a) + for_b",
+                "        a = a + for_a\n        return a, self.down(a.tanh()) + for_b",
+            ),
+        ),
+        "tests/autoregressive/test_gated_pixelcnn.py::test_a_layer_is_the_papers",
+    ),
+    Mutation(
+        "gate with its halves swapped",
+        GATED_PIXELCNN,
+        (("torch.tanh(a) * torch.sigmoid(b)", "torch.tanh(b) * torch.sigmoid(a)"),),
+        "tests/autoregressive/test_gated_pixelcnn.py::test_gate_by_hand",
+    ),
+    Mutation(
+        "gated layers without their residual connection",
+        GATED_PIXELCNN,
+        (("out if self.first else h + out", "out"),),
+        "tests/autoregressive/test_gated_pixelcnn.py::test_a_layer_is_the_papers",
+    ),
+    Mutation(
+        "condition that only the vertical stack hears",
+        GATED_PIXELCNN,
+        (("return a, self.down(a) + for_b", "return a, self.down(a) + 0 * for_b"),),
+        "tests/autoregressive/test_gated_pixelcnn.py::test_every_layer_and_both_stacks_hear_the_condition",
+    ),
+    Mutation(
+        "cached sampler whose condition map stays at its first row",
+        GATED_PIXELCNN,
+        (("c[:, :, self.i : self.i + 1]", "c[:, :, :1]"),),
+        "tests/autoregressive/test_gated_pixelcnn.py::test_conditioned_samples_are_the_same_by_both_samplers",
+    ),
+    Mutation(
+        "cached sampler that forgets the row above",
+        MASKED,
+        (
+            (
+                "torch.cat([self.kept[:, :, 1:], latest], dim=2)",
+                "torch.cat([0 * self.kept[:, :, 1:], latest], dim=2)",
+            ),
+        ),
+        "tests/autoregressive/test_pixel_model.py::test_cached_parameters_are_those_of_the_whole_network",
+    ),
+    Mutation(
+        "sampler that does not tell the network what it has drawn last",
+        PIXEL_MODEL,
+        (("                network.write(j, self.to_input(pixel))\n", ""),),
+        "tests/autoregressive/test_autoregressive_likelihood.py::test_sampler_draws_from_the_likelihood",
+    ),
+    Mutation(
+        "category drawn from the wrong end",
+        PIXEL_MODEL,
+        (("cumulative[:, :-1] <= uniform[:, None]", "cumulative[:, :-1] >= uniform[:, None]"),),
+        "tests/autoregressive/test_autoregressive_likelihood.py::test_sampler_draws_from_the_likelihood",
+    ),
+    Mutation(
+        "logits of levels and colours mixed up",
+        PIXEL_MODEL,
+        (
+            (
+                "unflatten(1, (self.shape[0], self.levels)).transpose(1, 2)",
+                "unflatten(1, (self.levels, self.shape[0]))",
+            ),
+        ),
+        "tests/autoregressive/test_autoregressive_likelihood.py::test_probabilities_of_all_images_sum_to_one",
+    ),
+    Mutation(
+        "bits per dimension by log 10",
+        PIXEL_MODEL,
+        (
+            (
+                "generator) / (math.prod(self.shape) * math.log(2))",
+                "generator) / (math.prod(self.shape) * math.log(10))",
+            ),
+        ),
+        "tests/autoregressive/test_autoregressive_likelihood.py::test_bits_per_dim_are_nats_by_log_two_and_values",
+    ),
+    Mutation(
+        "residual block of a PixelCNN without its residual",
+        PIXELCNN,
+        (("return x + self.branch(x)", "return self.branch(x)"),),
+        "tests/autoregressive/test_pixelcnn.py::test_residual_block_by_hand",
+    ),
+    Mutation(
+        "masked filter that sees the right of its own row",
+        MASKED,
+        (("mask[:, :, : kh // 2] = 1", "mask[:, :, : kh // 2 + 1] = 1"),),
+        "tests/autoregressive/test_pixelcnn.py::test_it_sees_exactly_what_its_filters_reach",
+    ),
+    Mutation(
+        "PixelRNN with mask B in its first layer",
+        PIXELRNN,
+        (('first_kernel_size, "A", colours)', 'first_kernel_size, "B", colours)'),),
+        "tests/autoregressive/test_pixelrnn.py::test_row_lstm_sees_the_first_convolution_of_its_triangle",
+    ),
+    Mutation(
+        "Diagonal BiLSTM without the shift of the second direction",
+        PIXELRNN,
+        (("return right + shift_down(left.flip(-1))", "return right + left.flip(-1)"),),
+        "tests/autoregressive/test_pixelrnn.py::test_diagonal_bilstm_layer_sees_every_earlier_pixel_and_itself",
+    ),
+    Mutation(
+        "Diagonal BiLSTM whose second direction is not mirrored",
+        PIXELRNN,
+        (
+            ("skew(torch.cat([right, left.flip(-1)], dim=1))", "skew(torch.cat([right, left], dim=1))"),
+            ("return right + shift_down(left.flip(-1))", "return right + shift_down(left)"),
+        ),
+        "tests/autoregressive/test_pixelrnn.py::test_diagonal_bilstm_layer_sees_every_earlier_pixel_and_itself",
+    ),
+    Mutation(
+        "Diagonal BiLSTM without its margin",
+        PIXELRNN,
+        (("margin: bool = True", "margin: bool = False"),),
+        "tests/autoregressive/test_pixelrnn.py::test_diagonal_bilstm_sees_every_earlier_pixel",
+    ),
+    Mutation(
+        "diagonals: the state comes from the pixel below, not from the one above",
+        PIXELRNN,
+        (
+            (
+                "self.state_to_state(F.pad(h, (before, after)))",
+                "self.state_to_state(F.pad(h, (after, before)))",
+            ),
+        ),
+        "tests/autoregressive/test_pixelrnn.py::test_layers_are_their_recurrences_pixel_by_pixel",
+    ),
+    Mutation(
+        "diagonals: the cell's memory comes from above, not from the side",
+        PIXELRNN,
+        (("F.pad(c, (before - 1, after))", "F.pad(c, (before, after - 1))"),),
+        "tests/autoregressive/test_pixelrnn.py::test_layers_are_their_recurrences_pixel_by_pixel",
+    ),
+    Mutation(
+        "skewed the other way",
+        PIXELRNN,
+        (
+            ("flat = F.pad(x, (0, height)).flatten(-2)", "flat = F.pad(x.flip(-2), (0, height)).flatten(-2)"),
+            (
+                ".unflatten(-1, (height, width + height - 1))",
+                ".unflatten(-1, (height, width + height - 1)).flip(-2)",
+            ),
+        ),
+        "tests/autoregressive/test_pixelrnn.py::test_column_d_of_the_skewed_map_is_diagonal_d",
+    ),
+    Mutation(
+        "LSTM with its gates in another order",
+        PIXELRNN,
+        (("o, f, i = gates", "f, o, i = gates"),),
+        "tests/autoregressive/test_pixelrnn.py::test_cell_is_torchs_lstm_cell",
+    ),
+    Mutation(
+        "LSTM without the tanh of its memory",
+        PIXELRNN,
+        (("return o * c.tanh(), c", "return o * c, c"),),
+        "tests/autoregressive/test_pixelrnn.py::test_row_lstm_of_a_single_column_is_torchs_lstm_from_top_to_bottom",
+    ),
+    Mutation(
+        "one block of colours for all four gates together",
+        PIXELRNN,
+        (("self.mask = causal_mask", "self.unused = causal_mask"),),
+        "tests/autoregressive/test_pixelrnn.py::test_at_the_pixel_itself_a_colour_sees_the_colours_up_to_it",
+    ),
+    Mutation(
+        "PixelRNN with its skip added twice",
+        PIXELRNN,
+        (("return x + self.branch(x)", "return x + x + self.branch(x)"),),
+        "tests/autoregressive/test_pixelrnn.py::test_residual_block_adds_its_branch_once",
+    ),
+    Mutation(
+        "cached Row LSTM that overwrites the memory of the row above",
+        PIXELRNN,
+        (("self.c_above = self.c.clone()", "self.c_above = self.c"),),
+        "tests/autoregressive/test_pixelrnn.py::test_one_pixel_at_a_time_gives_the_logits_of_the_full_pass",
+    ),
+    Mutation(
+        "cached Diagonal BiLSTM that forgets its margin",
+        PIXELRNN,
+        (("            self.network.pixel(self.width, self.outside)", "            pass"),),
+        "tests/autoregressive/test_pixelrnn.py::test_one_pixel_at_a_time_gives_the_logits_of_the_full_pass",
+    ),
+    Mutation(
+        "PixelCNN++: the first layer of ul sees its own pixel",
+        PIXELCNN_PP,
+        (('MaskedConv2d(channels + 1, filters, 3, "A")', 'MaskedConv2d(channels + 1, filters, 3, "B")'),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_a_pixel_sees_all_earlier_ones_and_no_other",
+    ),
+    Mutation(
+        "PixelCNN++: the first layer of u is not moved down",
+        PIXELCNN_PP,
+        (("F.pad(x, (1, 1, 2, 0))[:, :, :-1]", "F.pad(x, (1, 1, 1, 0))"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_a_pixel_sees_all_earlier_ones_and_no_other",
+    ),
+    Mutation(
+        "PixelCNN++: the down-right-shifted convolution is centred",
+        PIXELCNN_PP,
+        (("F.pad(x, (1, 0, 1, 0))", "F.pad(x, (0, 1, 1, 0))"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_a_pixel_sees_all_earlier_ones_and_no_other",
+    ),
+    Mutation(
+        "PixelCNN++: ul does not read u",
+        PIXELCNN_PP,
+        (("self.ul(ul, [u, *short_cut[1:]], label)", "self.ul(ul, [ul, *short_cut[1:]], label)"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_a_pixel_sees_all_earlier_ones_and_no_other",
+    ),
+    Mutation(
+        "PixelCNN++: the lowest level does not take the left tail",
+        PIXELCNN_PP,
+        (("F.logsigmoid(-lower) * ~first", "F.logsigmoid(-lower)"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_the_edges_take_the_tails",
+    ),
+    Mutation(
+        "PixelCNN++: a level is twice as wide",
+        PIXELCNN_PP,
+        (
+            (
+                "(x + 0.5 - mean) * inverse, (x - 0.5 - mean) * inverse",
+                "(x + 1 - mean) * inverse, (x - 1 - mean) * inverse",
+            ),
+        ),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_one_logistic_sums_to_one_at_extreme_parameters",
+    ),
+    Mutation(
+        "PixelCNN++: blue's mean takes green's coefficient",
+        PIXELCNN_PP,
+        (("self.coefficients[:, first + earlier]", "self.coefficients[:, earlier]"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_the_mixture_is_that_of_the_paper",
+    ),
+    Mutation(
+        "PixelCNN++: the weights of the mixture are not normalised",
+        PIXELCNN_PP,
+        (("log_p = parts.logits.log_softmax(dim=1)", "log_p = parts.logits"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_the_mixture_is_that_of_the_paper",
+    ),
+    Mutation(
+        "PixelCNN++: the sampler conditions on values that are not rounded",
+        PIXELCNN_PP,
+        (("intensities[:, channel] = level / half - 1", "intensities[:, channel] = y"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_what_is_drawn_has_the_probabilities_of_the_likelihood",
+    ),
+    Mutation(
+        "PixelCNN++: the cached sampler forgets the odd row",
+        PIXELCNN_PP,
+        (("            self.odd_u = u\n", "            pass\n"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_one_pixel_at_a_time_gives_what_the_whole_network_gives",
+    ),
+    Mutation(
+        "PixelCNN++: the coarser level serves one pixel only",
+        PIXELCNN_PP,
+        (("return self.grown_ul[j // 2, :, self.i % 2, j % 2]", "return self.grown_ul[j // 2, :, 0, 0]"),),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_one_pixel_at_a_time_gives_what_the_whole_network_gives",
+    ),
+    Mutation(
+        "PixelCNN++: dropout stays on",
+        PIXELCNN_PP,
+        (
+            (
+                "leave(self.dropout(concat_elu(hidden)))",
+                "leave(F.dropout(concat_elu(hidden), self.dropout.p))",
+            ),
+        ),
+        "tests/autoregressive/test_pixelcnn_pp.py::test_dropout_is_for_training_only",
+    ),
+    Mutation(
+        "VQ-VAE-2: the bottom encoder is not told the top codes",
+        VQVAE2,
+        (("self.decode_top(e_top).to(h.dtype)", "self.decode_top(0 * e_top).to(h.dtype)"),),
+        "tests/latent/test_vqvae2.py::test_the_bottom_codes_depend_on_the_top_codes",
+    ),
+    Mutation(
+        "VQ-VAE-2: the decoder does not see the top codes",
+        VQVAE2,
+        (("larger = self.enlarge_top(e_top)", "larger = self.enlarge_top(0 * e_top)"),),
+        "tests/latent/test_vqvae2.py::test_the_decoder_sees_both_levels",
+    ),
+    Mutation(
+        "VQ-VAE-2: the distances are means over the grid",
+        VQVAE2,
+        (("elements = quantized.z_q[0].numel()", "elements = 1"),),
+        "tests/latent/test_vqvae2.py::test_the_commitment_is_a_sum_over_the_grid_and_a_mean_over_the_batch",
+    ),
+    Mutation(
+        "VQ-VAE-2: log K once for a level, not for each code",
+        VQVAE2,
+        (("math.prod(shape) * math.log(quantizer.num_codes)", "math.log(quantizer.num_codes)"),),
+        "tests/latent/test_vqvae2.py::test_the_elbo_charges_log_k_for_every_code_of_both_levels",
+    ),
+    Mutation(
+        "VQ-VAE-2: one level's codebook loss is left out",
+        VQVAE2,
+        (
+            (
+                'terms["loss"] = terms["loss"] + elements * quantized.loss',
+                'terms["loss"] = terms["recon"] + elements * quantized.loss',
+            ),
+        ),
+        "tests/latent/test_vqvae2.py::test_the_loss_is_the_sum_of_its_terms",
+    ),
+    Mutation(
+        "prior of codes: the bottom is not conditioned on the top",
+        CODE_PRIOR,
+        (("self.condition(grids[0].squeeze(1))", "self.condition(0 * grids[0].squeeze(1))"),),
+        "tests/latent/test_code_prior.py::test_the_bottom_prior_is_told_all_top_codes_and_each_four_places_of_it",
+    ),
+    Mutation(
+        "prior of codes: a sample's bottom is told another sample's top codes",
+        CODE_PRIOR,
+        (
+            (
+                "condition = self.condition(codes[0].squeeze(1))",
+                "condition = self.condition(codes[0].squeeze(1).flip(0))",
+            ),
+        ),
+        "tests/latent/test_code_prior.py::test_sampled_codes_have_those_probabilities",
+    ),
+    Mutation(
+        "prior of codes: the autoencoder trains on",
+        CODE_PRIOR,
+        (("self.autoencoder.eval()  # its codebook must not move", "self.autoencoder.train(mode)"),),
+        "tests/latent/test_code_prior.py::test_samples_are_decoded_codes",
+    ),
+    Mutation(
+        "prior of codes: a density counts as a probability",
+        CODE_PRIOR,
+        (("return bits + math.log2(grey_levels - 1) * isinstance(", "return bits + 0 * isinstance("),),
+        "tests/latent/test_code_prior.py::test_bits_per_dimension_of_grey_levels_and_of_binary_pixels",
+    ),
+    Mutation(
+        "augmentation: the shear on the wrong axis",
+        AUGMENT,
+        (
+            (
+                "(self.shear * draws[4] - sin) * along + right, sin * across",
+                "-sin * along + right, (self.shear * draws[4] + sin) * across",
+            ),
+        ),
+        "tests/latent/test_augmentation.py::test_the_map_is_the_affine_one_of_scipy",
+    ),
+    Mutation(
+        "augmentation: shifts in half sides",
+        AUGMENT,
+        (
+            (
+                "2 * self.shift * draws[2], 2 * self.shift * draws[3]",
+                "self.shift * draws[2], self.shift * draws[3]",
+            ),
+        ),
+        "tests/latent/test_augmentation.py::test_each_change_does_what_its_name_says_and_no_more_than_allowed",
+    ),
+    Mutation(
+        "augmentation: a turn without its minus sign",
+        AUGMENT,
+        (("- sin) * along", "+ sin) * along"),),
+        "tests/latent/test_augmentation.py::test_the_map_is_the_affine_one_of_scipy",
+    ),
+    Mutation(
+        "VaDE: the augmented picture is the target, too",
+        VADE,
+        (
+            (
+                (
+                    "        mu, _ = self.encode(self.augment(x, generator) if self.training and self.augment else x)\n"
+                    "        x = self._prepare(x, generator)"
+                ),
+                (
+                    "        x = self.augment(x, generator) if self.training and self.augment else x\n"
+                    "        x = self._prepare(x, generator)\n"
+                    "        mu, _ = self.encode(x)"
+                ),
+            ),
+        ),
+        "tests/latent/test_vade.py::test_augmentation_reaches_the_encoder_in_training_only_and_the_target_stays",
+    ),
+    Mutation(
+        "VaDE: augmentation also in evaluation",
+        VADE,
+        (
+            (
+                "posterior = self.encode(self.augment(x, generator)) if self.training and self.augment else None",
+                "posterior = self.encode(self.augment(x, generator)) if self.augment else None",
+            ),
+        ),
+        "tests/latent/test_vade.py::test_augmentation_reaches_the_encoder_in_training_only_and_the_target_stays",
+    ),
+    Mutation(
+        "VaDE: the decoder does not take the inverse of the new axes",
+        VADE,
+        (("first.weight @ torch.from_numpy(np.linalg.inv(T))", "first.weight @ torch.from_numpy(T)"),),
+        "tests/latent/test_vade.py::test_aligned_axes_make_alike_components_round_and_change_no_reconstruction",
+    ),
+    Mutation(
+        "VaDE: the encoder's bias keeps the old axes",
+        VADE,
+        (("change @ last.weight[:d], change @ last.bias[:d]", "change @ last.weight[:d], last.bias[:d]"),),
+        "tests/latent/test_vade.py::test_aligned_axes_make_alike_components_round_and_change_no_reconstruction",
+    ),
+    Mutation(
+        "VaDE: balanced starts compete with their own weights",
+        VADE,
+        (
+            (
+                "        mixture.weights_ = np.full(clusters, 1 / clusters)\n        if (likelihood",
+                "        if (likelihood",
+            ),
+            (
+                "            best, highest = mixture, likelihood\n    return best",
+                (
+                    "            best, highest = mixture, likelihood\n"
+                    "    best.weights_ = np.full(clusters, 1 / clusters)\n"
+                    "    return best"
+                ),
+            ),
+        ),
+        "tests/latent/test_vade.py::test_a_balanced_mixture_has_equal_weights_and_prefers_equal_clusters",
+    ),
+    Mutation(
+        "VaDE: regularisation that does not know the codes' scale",
+        VADE,
+        (("regularise * codes.var(axis=0).mean()", "regularise"),),
+        "tests/latent/test_vade.py::test_regularisation_is_a_share_of_the_codes_variance",
+    ),
+    Mutation(
+        "a resumed run that cuts its pixels at one half",
+        TRAIN,
+        (
+            (
+                '        if name in config["settings"] and merged[name] is None:\n            del merged[name]',
+                (
+                    '        if name in config["settings"] and merged[name] is None:\n'
+                    '            merged[name] = config["model_settings"][name]'
+                ),
+            ),
+        ),
+        "tests/test_train_pixels.py::test_a_resumed_run_learns_the_same_pixels",
+    ),
+    Mutation(
+        "Demodulation by the sum, not its root",
+        MODULATION,
+        (
+            (
+                "energy = style.float().square() @ weight.float().square()",
+                "energy = style.float().abs() @ weight.float().square()",
+            ),
+        ),
+        "tests/adversarial/test_modulation.py::test_demodulated_kernels_have_energy_one",
+    ),
+    Mutation(
+        "Grouped weights demodulated over the kernel only",
+        MODULATION,
+        (("own.square().sum((2, 3, 4), keepdim=True)", "own.square().sum((3, 4), keepdim=True)"),),
+        "tests/adversarial/test_modulation.py::test_one_call_equals_the_loop_over_examples",
+    ),
+    Mutation(
+        "Enlarging without its gain",
+        MODULATION,
+        (("padding=1, gain=4.0)", "padding=1, gain=1.0)"),),
+        "tests/adversarial/test_modulation.py::test_up_is_zeros_then_convolution_then_filter",
+    ),
+    Mutation(
+        "Equalised layer without its lr factor in the scale",
+        MODULATION,
+        (("lr_factor / math.sqrt(inputs), lr_factor", "1 / math.sqrt(inputs), lr_factor"),),
+        "tests/adversarial/test_modulation.py::test_the_equalised_layer_begins_with_variance_one_and_moves_at_its_factor_s_speed",
+    ),
+    Mutation(
+        "AdaIN that forgets the mean",
+        MODULATION,
+        (("[:, :, None, None] - mean * factor)", "[:, :, None, None])"),),
+        "tests/adversarial/test_modulation.py::test_adain_gives_each_map_the_style_s_statistics",
+    ),
+    Mutation(
+        "Noise that begins at 1",
+        MODULATION,
+        (("self.strength = nn.Parameter(torch.zeros(()))", "self.strength = nn.Parameter(torch.ones(()))"),),
+        "tests/adversarial/test_stylegan.py::test_noise_moves_nothing_at_the_start_and_is_there_to_learn",
+    ),
+    Mutation(
+        "Minibatch deviation of the next examples in place of the group's",
+        MODULATION,
+        (("deviation.to(x.dtype).repeat(size)", "deviation.to(x.dtype).repeat_interleave(size)"),),
+        "tests/adversarial/test_modulation.py::test_the_minibatch_deviation_is_that_of_its_group",
+    ),
+    Mutation(
+        "Truncation the wrong way round",
+        STYLEGAN,
+        (
+            (
+                "self.w_avg.lerp(ws[:, :until], psi)",
+                "ws[:, :until].lerp(self.w_avg.expand_as(ws[:, :until]), psi)",
+            ),
+        ),
+        "tests/adversarial/test_stylegan.py::test_truncation_to_nothing_gives_the_mean_picture",
+    ),
+    Mutation(
+        "Mean w that follows too fast",
+        STYLEGAN,
+        (("w.mean(dim=0), 1 - self.w_decay)", "w.mean(dim=0), self.w_decay)"),),
+        "tests/adversarial/test_stylegan.py::test_w_avg_follows_the_mean_of_w_in_training_only",
+    ),
+    Mutation(
+        "Mixing with the layers swapped",
+        STYLEGAN,
+        (
+            (
+                "torch.where((number < limit)[:, :, None], ws, other)",
+                "torch.where((number < limit)[:, :, None], other, ws)",
+            ),
+        ),
+        "tests/adversarial/test_stylegan.py::test_mixing_takes_the_first_layers_from_the_first",
+    ),
+    Mutation(
+        "Output of a size under the style of the next layer",
+        STYLEGAN,
+        (("ws[:, 2 * i + 1]", "ws[:, min(2 * i + 2, self.n_layers - 1)]"),),
+        "tests/adversarial/test_stylegan.py::test_each_output_takes_the_w_that_follows_those_of_its_size",
+    ),
+    Mutation(
+        "Mixing as often as it should not",
+        STYLEGAN,
+        (("device=real.device) >= self.mixing]", "device=real.device) < self.mixing]"),),
+        "tests/adversarial/test_stylegan.py::test_training_mixes_as_often_as_it_is_told",
+    ),
+    Mutation(
+        "Lazy R1 without its factor",
+        STYLEGAN,
+        (("self.r1 * self.r1_every * r1_penalty", "self.r1 * r1_penalty"),),
+        "tests/adversarial/test_stylegan.py::test_lazy_r1_moves_the_weights_as_far_as_the_plain_one",
+    ),
+    Mutation(
+        "Lazy Adam with k in place of k + 1",
+        STYLEGAN,
+        (("every / (every + 1)", "(every - 1) / every"),),
+        "tests/adversarial/test_stylegan.py::test_adam_is_slowed_down_by_the_lazy_ratio",
+    ),
+    Mutation(
+        "Path lengths summed over the layers",
+        STYLEGAN,
+        ((".sum(dim=2).mean(dim=1).sqrt()", ".sum(dim=2).sum(dim=1).sqrt()"),),
+        "tests/adversarial/test_stylegan.py::test_path_lengths_of_a_linear_generator",
+    ),
+    Mutation(
+        "Path length without the lazy factor",
+        STYLEGAN,
+        (("self.path_length * self.path_length_every * (lengths", "self.path_length * (lengths"),),
+        "tests/adversarial/test_stylegan.py::test_the_path_step_penalises_the_distance_from_the_running_mean",
+    ),
+    Mutation(
+        "Slerp by straight lines",
+        STYLEGAN,
+        (("(a * torch.cos(angle) + across * torch.sin(angle))", "(a * (1 - t[:, None]) + b * t[:, None])"),),
+        "tests/adversarial/test_stylegan.py::test_slerp_stays_on_the_sphere_and_turns_evenly",
+    ),
+    Mutation(
+        "Perceptual path length over ε, not its square",
+        STYLEGAN,
+        (("total / epsilon**2 / n", "total / epsilon / n"),),
+        "tests/adversarial/test_stylegan.py::test_path_length_of_a_linear_generator",
+    ),
+    Mutation(
+        "End path length over the whole way",
+        STYLEGAN,
+        (('.to(like) * (where == "full")', '.to(like) * (where != "")'),),
+        "tests/adversarial/test_stylegan.py::test_path_length_at_the_ends_differs_where_the_features_are_not_linear",
+    ),
+    Mutation(
+        "Residual block without 1/√2 … and its skip",
+        STYLEGAN,
+        (("(y + self.skip(x)) * math.sqrt(0.5)", "y * math.sqrt(0.5)"),),
+        "tests/adversarial/test_stylegan.py::test_every_weight_of_both_networks_learns",
+    ),
+    Mutation(
+        "Shares that count B's factor as A's",
+        STYLEGAN_STUDY,
+        (("for of in (of_a, of_b)]", "for of in (of_b, of_a)]"),),
+        "tests/adversarial/test_stylegan_study.py::test_shares_count_whose_factor_the_mixed_picture_has",
     ),
 )
 

@@ -16,28 +16,45 @@ and then everything on the ELBO. Without the first two, the clusters are seldom 
 Paper: Z. Jiang, Y. Zheng, H. Tan, B. Tang, H. Zhou (2017), Variational Deep Embedding, arXiv:1611.05148. Departures:
 the autoencoder is trained end to end in place of layer by layer; nothing starts from stored weights; one learning rate
 for networks and mixture; the encoder's variances start in proportion to those of the mixture; clusters are read at
-z = μ̃(x), not at a draw.
+z = μ̃(x), not at a draw. Two options go beyond it. `augment`: in training the encoder sees a changed picture, and the
+decoder has to give the unchanged one. The average of q(z|x̃) over the changes x̃ is a posterior, too, and the ELBO is
+concave in q: what is trained is a bound on the bound. `covariance="aligned"`: the latent axes are chosen to suit the
+mixture. `balanced`: π_c = 1/K is taken for granted when the mixture is fitted.
 
 Logs are natural and all terms are nats per example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib.latent.autoencoder import Activation, gaussian_noise, mlp_decoder, mlp_encoder
+from course_lib.latent.autoencoder import (
+    Activation,
+    conv_decoder,
+    conv_encoder,
+    gaussian_noise,
+    mlp_decoder,
+    mlp_encoder,
+)
 from course_lib.latent.likelihoods import LOG_2PI, Bernoulli, Likelihood
 from course_lib.latent.vae import VAE, check_k, gaussian_log_prob, reparameterize
 
 if TYPE_CHECKING:  # a slow import, and only one function needs it
     from sklearn.mixture import GaussianMixture
 
+#: (pictures (B, C, H, W), generator or None) → the pictures, each changed a little, such as `RandomAffine`.
+Augmentation = Callable[[Tensor, torch.Generator | None], Tensor]
+
 #: The terms of the bound as `VaDE.elbo` names them; their sum is the ELBO.
 TERMS = ("log_likelihood", "log_p_z_given_c", "log_p_c", "entropy_z", "entropy_c")
+
+#: What `VaDE.initialise_from_gmm` knows of a mixture's covariances.
+COVARIANCES = ("diag", "full", "aligned", "tied")
 
 
 class MixturePrior(nn.Module):
@@ -143,6 +160,7 @@ def _log_p_z_given_each_c(mu: Tensor, logvar: Tensor, prior: MixturePrior) -> Te
 class VaDE(VAE):
     """A variational autoencoder with a `MixturePrior` of `clusters` components. encoder, decoder: as for `VAE`.
 
+    augment: what `loss` does in training mode to the pictures that the encoder sees; None: nothing.
     From `VAE` it has encode, decode, reconstruct, active_units, and log_weights and log_prob, which know this prior.
     """
 
@@ -154,8 +172,10 @@ class VaDE(VAE):
         latent_dim: int,
         clusters: int = 10,
         input_shape: Sequence[int] | None = None,
+        augment: Augmentation | None = None,
     ):
         super().__init__(encoder, decoder, likelihood, latent_dim, input_shape=input_shape)
+        self.augment = augment
         self.prior = MixturePrior(clusters, latent_dim)
         self.logvar_shift = nn.Parameter(torch.zeros(latent_dim))
 
@@ -186,7 +206,8 @@ class VaDE(VAE):
 
         recon = −log p(x|z); kl, minus the sum of the other four terms, is KL(q(z, c|x) ‖ p(z, c)). `label` is ignored.
         """
-        terms = {name: value.mean() for name, value in self.elbo(x, generator).items()}
+        posterior = self.encode(self.augment(x, generator)) if self.training and self.augment else None
+        terms = {name: value.mean() for name, value in self.elbo(x, generator, posterior).items()}
         recon = -terms.pop("log_likelihood")
         return {"loss": -terms.pop("elbo"), "recon": recon, "kl": -sum(terms.values()), **terms}
 
@@ -227,6 +248,8 @@ class VaDE(VAE):
         x: Tensor,
         *,
         covariance: str = "diag",
+        balanced: bool = False,
+        regularise: float = 0.0,
         seed: int = 0,
         n_init: int = 10,
         batch_size: int = 1000,
@@ -234,16 +257,16 @@ class VaDE(VAE):
         """Put a mixture, fitted to the codes μ̃(x) by EM, in the prior's place; returns scikit-learn's object.
 
         covariance: "diag", as in the paper; or "full": components that may be tilted, of which the prior takes the
-        diagonal, since the axes of an autoencoder's codes mean nothing and its clusters seldom lie along them.
+        diagonal, since the axes of an autoencoder's codes mean nothing and its clusters seldom lie along them; or
+        "aligned": as "full", but first the axes are changed, see `_align`, so that the diagonals lose little; or "tied":
+        one tilted covariance for all components, which the same change of axes makes round, so that nothing is lost.
         Pretraining has given σ̃ no scale, and a posterior much wider than the components would cost a thousand nats
         and the clusters: `logvar_shift` brings σ̃², on average over x, to a tenth of the variance within components.
-        n_init: starts of EM, of which the one of highest likelihood is kept. x (N, …) may be on any device.
+        balanced, regularise, n_init: of `fit_mixture`. x (N, …) may be on any device.
         """
-        from sklearn.mixture import GaussianMixture
-
         K = len(self.prior.logits)
-        if covariance not in ("diag", "full"):
-            raise ValueError(f'covariance should be "diag" or "full", got {covariance!r}')
+        if covariance not in COVARIANCES:
+            raise ValueError(f"covariance should be one of {', '.join(COVARIANCES)}, got {covariance!r}")
         if len(x) < 2 * K:
             raise ValueError(f"a mixture of {K} components needs at least {2 * K} examples, got {len(x)}")
         generator = torch.Generator().manual_seed(seed)
@@ -251,9 +274,15 @@ class VaDE(VAE):
         parts = (self._prepare(part.to(device), generator) for part in x.split(batch_size))
         mu, logvar = (torch.cat(values) for values in zip(*map(super().encode, parts), strict=True))
         codes = mu.double().cpu().numpy()
-        mixture = GaussianMixture(K, covariance_type=covariance, n_init=n_init, random_state=seed).fit(codes)
+        kind = "full" if covariance == "aligned" else covariance
+        options = {"balanced": balanced, "regularise": regularise}
+        mixture = fit_mixture(codes, K, kind, seed=seed, n_init=n_init, **options)
+        if covariance == "tied":  # from here on as components that happen to be alike
+            mixture.covariance_type, mixture.covariances_ = "full", np.stack([mixture.covariances_] * K)
+        if covariance in ("aligned", "tied"):
+            self._align(mixture)
         variances = mixture.covariances_
-        if covariance == "full":
+        if covariance != "diag":
             variances = variances.diagonal(axis1=1, axis2=2).copy()
         for parameter, value in (
             (self.prior.logits, mixture.weights_.clip(1e-10)),
@@ -265,6 +294,33 @@ class VaDE(VAE):
         within = torch.from_numpy(mixture.weights_ @ variances)
         self.logvar_shift.copy_((0.1 * within).log() - logvar.mean(dim=0).to(within))
         return mixture
+
+    def _align(self, mixture: GaussianMixture) -> None:
+        """Change the basis of the latent space, so that a mixture of tilted components comes near to a diagonal one.
+
+        With S the mean covariance within components and B that of their means, T has T S Tᵀ = I and T B Tᵀ diagonal
+        (the axes of linear discriminant analysis): components of equal covariance become round. The encoder's last
+        layer takes T, the decoder's first T⁻¹, so no reconstruction changes; `mixture` then describes the new codes.
+        Raises: ValueError where those layers are not linear.
+        """
+        from scipy.linalg import eigh
+
+        last, first, d = self.encoder[-1], self.decoder[0], self.latent_dim
+        if not (isinstance(last, nn.Linear) and isinstance(first, nn.Linear)):
+            raise ValueError(
+                'covariance="aligned" needs an encoder that ends, a decoder that begins with nn.Linear'
+            )
+        weights, means, covariances = mixture.weights_, mixture.means_, mixture.covariances_
+        within = np.einsum("c,cij->ij", weights, covariances)
+        offsets = means - weights @ means
+        T = eigh(np.einsum("c,ci,cj->ij", weights, offsets, offsets), within)[1].T[::-1].copy()
+        mixture.means_, mixture.covariances_ = means @ T.T, T @ covariances @ T.T
+        mixture.precisions_cholesky_ = np.linalg.inv(np.linalg.cholesky(mixture.covariances_)).transpose(
+            0, 2, 1
+        )
+        change = torch.from_numpy(T).to(last.weight)
+        last.weight[:d], last.bias[:d] = change @ last.weight[:d], change @ last.bias[:d]
+        first.weight.copy_(first.weight @ torch.from_numpy(np.linalg.inv(T)).to(first.weight))
 
     def _terms(self, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> dict[str, Tensor]:
         """The bound at given z (…, B, d), every entry (…, B)."""
@@ -285,6 +341,38 @@ class VaDE(VAE):
         return log_likelihood + self.prior.log_prob(z) - gaussian_log_prob(z, mu, logvar)
 
 
+def fit_mixture(
+    codes: np.ndarray,
+    clusters: int,
+    covariance: str = "diag",
+    *,
+    balanced: bool = False,
+    regularise: float = 0.0,
+    seed: int = 0,
+    n_init: int = 10,
+) -> GaussianMixture:
+    """A mixture of Gaussians on codes (N, d) by EM from `n_init` starts, of which the most likely is kept.
+
+    covariance: "diag", "full" or "tied" (one for all). regularise: what every variance has added, as a share of the codes' mean variance.
+    balanced: after EM the weights become 1/K, and the starts compete with those. Two components on one kind of picture
+    and one on two kinds may well be as likely as one on each, but not if every cluster is known to be as large as any
+    other: with weights w in place of 1/K the data gain about N · KL(w ‖ 1/K) nats, which is taken away.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    options = {"covariance_type": covariance, "reg_covar": 1e-6 + regularise * codes.var(axis=0).mean()}
+    if not balanced:
+        return GaussianMixture(clusters, n_init=n_init, random_state=seed, **options).fit(codes)
+    best, highest = None, -np.inf
+    random = np.random.RandomState(seed)
+    for _ in range(n_init):
+        mixture = GaussianMixture(clusters, random_state=random, **options).fit(codes)
+        mixture.weights_ = np.full(clusters, 1 / clusters)
+        if (likelihood := mixture.score(codes)) > highest:
+            best, highest = mixture, likelihood
+    return best
+
+
 class Pretraining(VAE):
     """The first stage: the networks of a `VaDE` as an autoencoder, z = μ̃(x), trained on −log p(x|z).
 
@@ -298,13 +386,17 @@ class Pretraining(VAE):
         super().__init__(
             vade.encoder, vade.decoder, vade.likelihood, vade.latent_dim, input_shape=vade.input_shape
         )
+        self.augment = vade.augment
 
     def loss(
         self, x: Tensor, label: Tensor | None = None, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """{"loss", "recon"}: −log p(x|z = μ̃(x)), mean over the batch. `label` is ignored."""
+        """{"loss", "recon"}: −log p(x|z = μ̃(x)), mean over the batch. `label` is ignored.
+
+        With the VaDE's `augment`, in training mode: −log p(x|z = μ̃(x̃)), x̃ the changed picture.
+        """
+        mu, _ = self.encode(self.augment(x, generator) if self.training and self.augment else x)
         x = self._prepare(x, generator)
-        mu, _ = self.encode(x)
         recon = -self.likelihood.log_prob(x, self.decode(mu)).mean()
         return {"loss": recon, "recon": recon}
 
@@ -317,9 +409,27 @@ def mlp_vade(
     *,
     likelihood: Likelihood | None = None,
     activation: Activation = nn.ReLU,
+    augment: Augmentation | None = None,
 ) -> VaDE:
     """A fully connected VaDE; the defaults are the paper's, 500-500-2000-10, with a Bernoulli likelihood of greys."""
     likelihood = Bernoulli() if likelihood is None else likelihood
     encoder = mlp_encoder(input_shape, 2 * latent_dim, hidden, activation)
     decoder = mlp_decoder(latent_dim, likelihood.parameter_shape(input_shape), hidden, activation)
-    return VaDE(encoder, decoder, likelihood, latent_dim, clusters, input_shape)
+    return VaDE(encoder, decoder, likelihood, latent_dim, clusters, input_shape, augment)
+
+
+def conv_vade(
+    input_shape: Sequence[int],
+    latent_dim: int = 10,
+    width: int = 32,
+    clusters: int = 10,
+    *,
+    likelihood: Likelihood | None = None,
+    activation: Activation = nn.ReLU,
+    augment: Augmentation | None = None,
+) -> VaDE:
+    """A convolutional VaDE with the networks of `conv_vae`; input_shape (C, H, W) with H and W divisible by 4."""
+    likelihood = Bernoulli() if likelihood is None else likelihood
+    encoder = conv_encoder(input_shape, 2 * latent_dim, width, activation)
+    decoder = conv_decoder(latent_dim, likelihood.parameter_shape(input_shape), width, activation)
+    return VaDE(encoder, decoder, likelihood, latent_dim, clusters, input_shape, augment)

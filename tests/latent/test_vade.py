@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.latent.vade import TERMS, MixturePrior, Pretraining, VaDE, mlp_vade
+from course_lib.latent.vade import TERMS, MixturePrior, Pretraining, VaDE, conv_vade, fit_mixture, mlp_vade
 from course_lib.latent.vae import Bernoulli, Gaussian
 from course_lib.metrics import clustering_accuracy
 from course_lib.training import SingleLoss, fit
@@ -198,6 +198,159 @@ def test_a_full_mixture_gives_the_prior_its_diagonals():
         assert torch.allclose(model.prior.logvar[c], own.var(0, correction=0).log(), atol=1e-3)
 
 
+def tilted(n: int = 900) -> torch.Tensor:
+    """Three clouds in three dimensions, alike and slantwise: x = A s + centre, A neither diagonal nor a rotation."""
+    generator = torch.Generator().manual_seed(0)
+    slant = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.3, 0.0], [-0.5, 0.2, 0.4]])
+    centres = torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 3.0], [0.0, 9.0, -4.0]])
+    return torch.randn(n, 3, generator=generator) @ slant.T + centres[torch.arange(n) % 3]
+
+
+def linear_model(d: int = 3) -> VaDE:
+    """Codes are the data: an encoder that copies, a decoder with weights of its own."""
+    torch.manual_seed(0)
+    model = VaDE(nn.Sequential(nn.Linear(d, 2 * d)), nn.Sequential(nn.Linear(d, d)), Gaussian(), d, 3, (d,))
+    with torch.no_grad():
+        model.encoder[-1].weight[:d], model.encoder[-1].bias[:d] = torch.eye(d), 0.5
+    return model
+
+
+def test_aligned_axes_make_alike_components_round_and_change_no_reconstruction():
+    x, model = tilted(), linear_model()
+    before = model.reconstruct(x), model.encode(x)[1]
+    mixture = model.initialise_from_gmm(x, covariance="aligned")
+    assert torch.allclose(model.decode(model.encode(x)[0]), before[0], rtol=0, atol=1e-4)
+    clusters = model.cluster(x)
+    codes = model.encode(x)[0].detach()
+    for c in range(3):
+        own = codes[clusters == c]
+        assert len(own) == 300
+        assert torch.allclose(model.prior.mu[c], own.mean(0), atol=1e-3)
+        assert torch.allclose(
+            torch.cov(own.T), torch.eye(3), atol=0.25
+        )  # without alignment: correlations up to 0.95
+    within = sum(torch.cov(codes[clusters == c].T, correction=0) for c in range(3)) / 3
+    assert torch.allclose(within, torch.eye(3), atol=1e-3)  # on average exactly
+    between = torch.cov(model.prior.mu.T, correction=0)
+    assert (between - between.diag().diag()).abs().max() < 1e-3 * between.max()  # centres: uncorrelated axes
+    assert (between.diag()[:-1] >= between.diag()[1:]).all()  # the widest first
+    # The returned mixture describes the new codes, and σ̃² is a tenth of the new variances, 1.
+    theirs = mixture.predict_proba(codes.double().numpy())
+    assert np.array_equal(theirs.argmax(1), clusters.numpy())
+    direct = (
+        torch.distributions.MultivariateNormal(
+            torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_)
+        ).log_prob(codes.double().unsqueeze(1))
+        + torch.from_numpy(mixture.weights_).log()
+    )
+    assert mixture.score(codes.double().numpy()) == pytest.approx(direct.logsumexp(1).mean().item(), abs=1e-6)
+    assert torch.allclose(model.encode(x)[1].mean(0), torch.tensor(0.1).log().expand(3), atol=1e-3)
+
+
+def test_one_tilted_covariance_for_all_loses_nothing_when_aligned():
+    """The diagonal prior on the new axes clusters as the tied mixture did on the old ones, and nothing else changes."""
+    x, model = tilted(), linear_model()
+    codes, reconstruction = model.encode(x)[0].detach().double().numpy(), model.reconstruct(x)
+    plain = fit_mixture(codes, 3, "tied")
+    mixture = model.initialise_from_gmm(x, covariance="tied")
+    assert torch.allclose(model.reconstruct(x), reconstruction, rtol=0, atol=1e-4)
+    assert np.allclose(mixture.covariances_, np.eye(3), atol=1e-6)
+    assert model.prior.logvar.abs().max() < 1e-4
+    theirs = torch.from_numpy(plain.predict_proba(codes)).float()
+    assert torch.allclose(model.responsibilities(x), theirs, atol=1e-3)
+
+
+def test_alignment_needs_linear_layers_at_the_latent_ends():
+    model = VaDE(
+        nn.Sequential(nn.Linear(3, 6), nn.Tanh()), nn.Sequential(nn.Linear(3, 3)), Gaussian(), 3, 3, (3,)
+    )
+    with pytest.raises(
+        ValueError, match=r"needs an encoder that ends, a decoder that begins with nn\.Linear"
+    ):
+        model.initialise_from_gmm(tilted(60), covariance="aligned")
+
+
+def uneven() -> np.ndarray:
+    """Two clouds of 200 points that touch, 200 far away: two components for three clouds."""
+    random = np.random.RandomState(0)
+    return np.concatenate([random.randn(200, 1) + shift for shift in (0.0, 3.0, 30.0)])
+
+
+def test_a_balanced_mixture_has_equal_weights_and_prefers_equal_clusters(monkeypatch):
+    """Of two given starts, the plain likelihood prefers the first and that under equal weights the second."""
+    from sklearn.mixture import GaussianMixture
+
+    codes = uneven()
+    mixture = fit_mixture(codes, 3, balanced=True, n_init=10)
+    assert np.array_equal(mixture.weights_, np.full(3, 1 / 3))
+    assert np.abs(np.sort(mixture.means_[:, 0]) - [0.0, 3.0, 30.0]).max() < 0.5
+
+    def fake(weights):  # one Gaussian each, so that only the weights decide
+        found = GaussianMixture(2, covariance_type="diag")
+        found.weights_, found.means_ = np.array(weights), np.array([[0.0], [30.0]])
+        found.covariances_ = found.precisions_cholesky_ = np.ones((2, 1))
+        return found
+
+    even, odd = np.repeat([0.0, 30.0], 50)[:, None], np.repeat([0.0, 30.0], [95, 5])[:, None]
+    fits = iter([fake([0.95, 0.05]), fake([0.5, 0.5])])
+    monkeypatch.setattr(GaussianMixture, "fit", lambda self, x: next(fits))
+    best = fit_mixture(np.concatenate([even, odd]), 2, balanced=True, n_init=2)
+    assert best.weights_.tolist() == [0.5, 0.5]
+    # Both have the same means, so the two tie at equal weights, and the first is kept; with another mean it is not.
+    worse, better = fake([0.95, 0.05]), fake([0.5, 0.5])
+    worse.means_ = np.array([[0.0], [29.0]])
+    fits = iter([worse, better])
+    assert fit_mixture(odd, 2, balanced=True, n_init=2) is better
+
+
+def test_regularisation_is_a_share_of_the_codes_variance():
+    codes = np.repeat(
+        [[0.0, 0.0], [10.0, 20.0]], 50, axis=0
+    )  # points without spread; mean variance (25 + 100) / 2
+    for balanced in (False, True):
+        mixture = fit_mixture(codes, 2, "full", balanced=balanced, regularise=0.02)
+        assert np.allclose(mixture.covariances_, (1e-6 + 0.02 * 62.5) * np.eye(2), atol=1e-9)
+
+
+def test_augmentation_reaches_the_encoder_in_training_only_and_the_target_stays():
+    seen = []
+
+    def invert(x, generator):
+        seen.append(generator)
+        return 1 - x
+
+    x = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    model = mlp_vade((1, 4, 4), 2, (16,), 3, augment=invert)
+    for stage in (model, Pretraining(model)):
+        stage.eval()
+        plain = stage.loss(x, generator=torch.Generator().manual_seed(1))
+        assert not seen
+        generator = torch.Generator().manual_seed(1)
+        changed = stage.train().loss(x, generator=generator)
+        assert seen.pop() is generator
+        assert changed["loss"] != plain["loss"]
+    mu, _ = model.encode(1 - x)
+    expected = -model.likelihood.log_prob(
+        x, model.decode(mu)
+    ).mean()  # the unchanged picture from the changed one's code
+    assert changed["recon"].item() == pytest.approx(expected.item(), abs=1e-5)
+    terms = model.elbo(x, torch.Generator().manual_seed(1), model.encode(1 - x))
+    found = model.loss(x, generator=torch.Generator().manual_seed(1))
+    assert found["loss"].item() == pytest.approx(-terms["elbo"].mean().item(), abs=1e-5)
+
+
+def test_the_convolutional_model_has_the_shapes_of_the_other():
+    torch.manual_seed(0)
+    model = conv_vade((1, 8, 8), 3, 4, 5, likelihood=Gaussian("per_pixel"))
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert model.responsibilities(x).shape == (6, 5)
+    assert model.encode(x)[0].shape == (6, 3)
+    assert model.sample(4).shape == (4, 1, 8, 8)
+    model.loss(x)["loss"].backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_the_three_stages_find_three_clouds():
     x, labels = blobs()
     torch.manual_seed(0)
@@ -234,8 +387,8 @@ def test_wrong_arguments_are_named(model, images):
         model.sample(0)
     with pytest.raises(ValueError, match="at least 6 examples, got 5"):
         model.initialise_from_gmm(images[:5])
-    with pytest.raises(ValueError, match='should be "diag" or "full", got \'tied\''):
-        model.initialise_from_gmm(images, covariance="tied")
+    with pytest.raises(ValueError, match="should be one of diag, full, aligned, tied, got 'round'"):
+        model.initialise_from_gmm(images, covariance="round")
     with pytest.raises(ValueError, match="k should be an integer of at least 1, got 0"):
         model.responsibilities(images, k=0)
     with pytest.raises(ValueError, match=r"expected a batch \(B, 1, 4, 4\)"):
