@@ -258,8 +258,8 @@ class VaDE(VAE):
 
         covariance: "diag", as in the paper; or "full": components that may be tilted, of which the prior takes the
         diagonal, since the axes of an autoencoder's codes mean nothing and its clusters seldom lie along them; or
-        "aligned": as "full", but first the axes are changed, see `_align`, so that the diagonals lose little; or "tied":
-        one tilted covariance for all components, which the same change of axes makes round, so that nothing is lost.
+        "aligned": as "full", but first the axes are changed, see `_align`, so that the diagonals lose little; or
+        "tied": one tilted covariance for all, which the same change of axes makes round, so that nothing is lost.
         Pretraining has given σ̃ no scale, and a posterior much wider than the components would cost a thousand nats
         and the clusters: `logvar_shift` brings σ̃², on average over x, to a tenth of the variance within components.
         balanced, regularise, n_init: of `fit_mixture`. x (N, …) may be on any device.
@@ -353,7 +353,8 @@ def fit_mixture(
 ) -> GaussianMixture:
     """A mixture of Gaussians on codes (N, d) by EM from `n_init` starts, of which the most likely is kept.
 
-    covariance: "diag", "full" or "tied" (one for all). regularise: what every variance has added, as a share of the codes' mean variance.
+    covariance: "diag", "full" or "tied" (one for all). regularise: what every variance has added, as a share of the
+    codes' mean variance.
     balanced: after EM the weights become 1/K, and the starts compete with those. Two components on one kind of picture
     and one on two kinds may well be as likely as one on each, but not if every cluster is known to be as large as any
     other: with weights w in place of 1/K the data gain about N · KL(w ‖ 1/K) nats, which is taken away.
