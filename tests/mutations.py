@@ -49,6 +49,8 @@ CODE_PRIOR = "course_lib/latent/code_prior.py"
 AUGMENT, TRAIN = "course_lib/latent/augmentation.py", "course_lib/train.py"
 MODULATION, STYLEGAN = "course_lib/adversarial/modulation.py", "course_lib/adversarial/stylegan.py"
 STYLEGAN_STUDY = "course_lib/adversarial/stylegan_study.py"
+PIX2PIX, CYCLEGAN = "course_lib/adversarial/pix2pix.py", "course_lib/adversarial/cyclegan.py"
+TRANSLATION, UNPAIRED = "course_lib/adversarial/translation_study.py", "course_lib/data/unpaired.py"
 
 MUTATIONS = (
     Mutation(
@@ -1555,6 +1557,122 @@ MUTATIONS = (
         STYLEGAN_STUDY,
         (("for of in (of_a, of_b)]", "for of in (of_b, of_a)]"),),
         "tests/adversarial/test_stylegan_study.py::test_shares_count_whose_factor_the_mixed_picture_has",
+    ),
+    Mutation(
+        "Pix2Pix: the L1 term without λ",
+        PIX2PIX,
+        (('g_loss = self.l1_weight * terms["l1"]', 'g_loss = terms["l1"]'),),
+        "tests/adversarial/test_pix2pix.py::test_terms_against_hand_calculation",
+    ),
+    Mutation(
+        "Pix2Pix: L1 in units of [0, 1]",
+        PIX2PIX,
+        (("return 2 * F.l1_loss(output, target)", "return F.l1_loss(output, target)"),),
+        "tests/adversarial/test_pix2pix.py::test_l1_is_in_the_papers_unit",
+    ),
+    Mutation(
+        "Pix2Pix: D does not see the condition",
+        PIX2PIX,
+        (("discriminator(torch.cat([part[0], x], dim=1))", "discriminator(torch.cat([x, x], dim=1))"),),
+        "tests/adversarial/test_pix2pix.py::test_d_sees_the_condition_beside_the_picture",
+    ),
+    Mutation(
+        "U-Net: the skips are not joined",
+        PIX2PIX,
+        (
+            (
+                "h = torch.cat([h, skip], dim=1) if self.skips",
+                "h = torch.cat([h, 0 * skip], dim=1) if self.skips",
+            ),
+        ),
+        "tests/adversarial/test_pix2pix.py::test_skips_are_really_used",
+    ),
+    Mutation(
+        "U-Net: dropout only while training",
+        PIX2PIX,
+        (("return F.dropout(x, self.p, training=True)", "return F.dropout(x, self.p, self.training)"),),
+        "tests/adversarial/test_pix2pix.py::test_dropout_at_test_time",
+    ),
+    Mutation(
+        "PatchGAN: the receptive field forgets the last layers' stride",
+        PIX2PIX,
+        (("stride = 2 if i < depth else 1", "stride = 2 if i <= depth else 1"),),
+        "tests/adversarial/test_pix2pix.py::test_receptive_field_by_formula_and_by_gradient",
+    ),
+    Mutation(
+        "PatchGAN: the formula of the receptive field without the −1",
+        PIX2PIX,
+        (("layer.stride[0] * (field - 1) + layer", "layer.stride[0] * field + layer"),),
+        "tests/adversarial/test_pix2pix.py::test_receptive_field_by_formula_and_by_gradient",
+    ),
+    Mutation(
+        "CycleGAN: the cycle is closed by the wrong generator",
+        CYCLEGAN,
+        (("l1_loss(self.g_ba(fake_b), a)", "l1_loss(self.g_ab(fake_b), a)"),),
+        "tests/adversarial/test_cyclegan.py::test_terms_against_hand_calculation",
+    ),
+    Mutation(
+        "CycleGAN: the identity term with the cycle's weight",
+        CYCLEGAN,
+        (('self.identity * (terms["identity_a"]', 'self.cycle * (terms["identity_a"]'),),
+        "tests/adversarial/test_cyclegan.py::test_terms_against_hand_calculation",
+    ),
+    Mutation(
+        "CycleGAN: half of the generator's least squares",
+        CYCLEGAN,
+        (("lambda fake: 2 * least_squares_generator_loss(fake)", "least_squares_generator_loss"),),
+        "tests/adversarial/test_cyclegan.py::test_terms_against_hand_calculation",
+    ),
+    Mutation(
+        "CycleGAN: the generators' step leaves gradients in the discriminators",
+        CYCLEGAN,
+        (
+            (
+                'with self.frozen("d_a") as d_a, self.frozen("d_b") as d_b, self.autocast():',
+                "d_a, d_b = self.d_a, self.d_b\n        with self.autocast():",
+            ),
+        ),
+        "tests/adversarial/test_cyclegan.py::test_each_step_moves_its_own_players",
+    ),
+    Mutation(
+        "CycleGAN: no history",
+        CYCLEGAN,
+        (("fake if history is None else history(fake)", "fake"),),
+        "tests/adversarial/test_cyclegan.py::test_discriminators_see_their_own_history",
+    ),
+    Mutation(
+        "CycleGAN: the learning rate falls from the beginning",
+        CYCLEGAN,
+        (("2 * (1 - step / steps)", "1 - step / steps"),),
+        "tests/adversarial/test_cyclegan.py::test_linear_decay",
+    ),
+    Mutation(
+        "History: every sample is exchanged",
+        "course_lib/adversarial/gan.py",
+        ((".to(rest.device) < 0.5", ".to(rest.device) < 1.0"),),
+        "tests/adversarial/test_cyclegan.py::test_distribution_of_the_pool",
+    ),
+    Mutation(
+        "Gradient energy without squares",
+        TRANSLATION,
+        (
+            (
+                "pictures.diff(dim=2).square(), pictures.diff(dim=3).square()",
+                "pictures.diff(dim=2).abs(), pictures.diff(dim=3).abs()",
+            ),
+        ),
+        "tests/adversarial/test_translation_study.py::test_gradient_energy_by_hand_and_under_blur",
+    ),
+    Mutation(
+        "Unpaired sets: the pairs stay together",
+        UNPAIRED,
+        (
+            (
+                "self.second_index = order[torch.arange(length) % len(second)]",
+                "self.second_index = torch.arange(length) % len(second)",
+            ),
+        ),
+        "tests/data/test_unpaired.py::test_what_belonged_together_does_so_no_more",
     ),
 )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_lib import data, metrics, train
+from course_lib import data, evaluation, metrics, models, train
 from course_lib.train import MODELS, Settings, main, model_keys, recipe, recipe_sizes, resolve
 
 TINY = ["--set", "train_size=200", "--set", "validate_every=10", "--set", "sample_every=20"]
@@ -283,9 +283,9 @@ def test_a_vade_has_its_three_stages_and_reports_its_clusters(in_tmp):
 def test_clusters_are_compared_with_the_labels_under_their_best_naming():
     digits = data.load("digits", "test")
     named = iter(((digits.labels + 3) % 10).split(500))  # the right clusters by other names
-    model = train.vade((1, 8, 8), hidden=(8,))
+    model = models.vade((1, 8, 8), hidden=(8,))
     model.cluster = lambda x, generator: next(named)
-    terms = train.clustering_terms(model, digits)
+    terms = evaluation.clustering_terms(model, digits)
     assert (terms["cluster_accuracy"], terms["cluster_nmi"]) == (1.0, pytest.approx(1.0))
     assert terms["elbo"] == pytest.approx(-terms["loss"], rel=1e-5)
 
@@ -420,11 +420,11 @@ def test_the_judge_gives_the_measured_distances_of_the_samples():
     points, pictures = data.load("toy2d/ring", "val"), data.load("digits", "val", image_size=16)
 
     def judged(name, dataset, shape, image_size=None):
-        game = train.gan(shape)
+        game = models.gan(shape)
         examples = dataset.batch(range(len(dataset)))[0]
         parts = iter(examples.split(500))
         game.sample = lambda n, generator: next(parts)
-        return train.SampleJudge(name, image_size, None)(game, dataset)
+        return evaluation.SampleJudge(name, image_size, None)(game, dataset)
 
     assert judged("toy2d/ring", points, (2,)) == {
         "d_gap": 0.0,

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from course_lib import train
+from course_lib import evaluation, models
 from course_lib.adversarial.cyclegan import linear_decay
-from course_lib.train import MODELS, main, resolve
+from course_lib.train import MODELS, SCHEDULES, main, resolve
 
 TINY = ["--size", "quick", "--steps", "4", "--no-progress", "--device", "cpu", "--precision", "32-true"]
 for setting in (
@@ -47,7 +47,7 @@ def test_pix2pix_on_facades_is_the_paper_s(size, side, generator):
 def test_cyclegan_on_photographs_is_the_paper_s(name, size, side, generator):
     settings, special = resolve("cyclegan", name, size, {})
     assert (settings.image_size, settings.batch_size, settings.epochs, settings.lr) == (side, 1, 200, 2e-4)
-    factor = train.SCHEDULES[settings.schedule]
+    factor = SCHEDULES[settings.schedule]
     assert [factor(step, settings, 400) for step in (0, 1_000, 4_000)] == [
         linear_decay(step, settings.steps) for step in (0, 1_000, 4_000)
     ]
@@ -90,13 +90,13 @@ def test_what_pix2pix_is_judged_by():
     pairs = data.load("facades_synthetic", "val", size=30, image_size=16)
     model = pix2pix((3, 16, 16), width=2, d_depth=1)
     model.translate = lambda x, generator: torch.full_like(x, 0.5)
-    found = train.translation_terms(model, pairs)
+    found = evaluation.translation_terms(model, pairs)
     truth = pairs.tensor()[1]
     assert found == {"l1": pytest.approx((truth - 0.5).abs().mean().item(), rel=1e-5), "energy": 0}
-    shown, labels = train._translations(model, *pairs.batch(range(3)))
+    shown, labels = evaluation._translations(model, *pairs.batch(range(3)))
     assert len(shown) == len(labels) == 3
     assert torch.equal(shown[2], truth[:3])
-    assert not train.is_translator(SimpleNamespace(translate=None))
+    assert not models.is_translator(SimpleNamespace(translate=None))
 
 
 @pytest.mark.parametrize(
