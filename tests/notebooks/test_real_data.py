@@ -41,7 +41,8 @@ def mnist_root(shared_data, tmp_path_factory):
 @pytest.mark.parametrize(
     "path",
     [path for path in sorted(FOLDER.glob("*.ipynb")) if offers_mnist(path)],
-    ids=lambda path: path.stem,
+    # `--dist loadscope` cuts a test's name at its last "::" and gives each worker whole scopes: one for each lecture.
+    ids=lambda path: f"{path.stem}::mnist",
 )
 def test_runs_to_the_end_on_mnist(path, mnist_root, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_DATA", "mnist")
