@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 
@@ -29,6 +30,24 @@ def write_table(
         writer.writeheader()
         writer.writerows(rows)
     os.replace(temporary, path)
+
+
+def study_parser(
+    description: str,
+    settings: Collection[str] | None = None,
+    help_for_seeds: str = "of each setting (default 3)",
+    seeds: int = 3,
+) -> argparse.ArgumentParser:
+    """What the command of every study takes: --run, --seeds, --only (of ``settings``; None: any text)."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", action="store_true", help="measure and store, in place of printing what is stored"
+    )
+    parser.add_argument("--seeds", type=int, default=seeds, help=help_for_seeds)
+    parser.add_argument("--only", nargs="+", choices=settings, metavar="SETTING", help="measure these only")
+    return parser
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

@@ -12,7 +12,6 @@ seed.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from course_lib.adversarial.gan import GAN
 from course_lib.data import load, loader
 from course_lib.latent.vae import Bernoulli, mlp_vae
 from course_lib.metrics import feature_extractor, frechet_distance, precision_recall
-from course_lib.study_table import read_table, spread, write_table
+from course_lib.study_table import read_table, spread, study_parser, write_table
 from course_lib.training import SingleLoss, fit
 
 RESULTS = Path(__file__).parent / "results" / "dcgan_ablation.csv"
@@ -153,14 +152,7 @@ def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     names = [*SETTINGS, *REFERENCES]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--run", action="store_true", help="measure and store, in place of printing what is stored"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="of each setting (default 3)")
-    parser.add_argument("--only", nargs="+", choices=names, metavar="SETTING", help="measure these only")
+    parser = study_parser(__doc__, names)
     options = parser.parse_args(arguments)
     if not options.run:
         print(summary(read_results()))

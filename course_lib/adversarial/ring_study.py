@@ -11,7 +11,6 @@ deviations of a mode. The stored table has one row for each setting and seed.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from course_lib.adversarial.gan import GAN, SampleHistory, mlp_discriminator, mlp_generator, mode_coverage
 from course_lib.data import load
-from course_lib.study_table import read_table, spread, write_table
+from course_lib.study_table import read_table, spread, study_parser, write_table
 
 RESULTS = Path(__file__).parent / "results" / "ring_study.csv"
 FIELDS = ("setting", "seed", "modes", "high_quality", "rarest_mode", "cpu_seconds")
@@ -148,16 +147,7 @@ def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--run", action="store_true", help="measure and store, in place of printing what is stored"
-    )
-    parser.add_argument(
-        "--seeds", type=int, default=3, help="of each setting (default 3; the default setting: 10)"
-    )
-    parser.add_argument("--only", nargs="+", choices=SETTINGS, metavar="SETTING", help="measure these only")
+    parser = study_parser(__doc__, SETTINGS, "of each setting (default 3; the default setting: 10)")
     options = parser.parse_args(arguments)
     if not options.run:
         print(summary(read_results()))

@@ -13,7 +13,6 @@ crossover and factor; beside it lie the generator of the first seed and the prob
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from course_lib.adversarial.stylegan import (
 )
 from course_lib.data import ImageDataset, load, loader
 from course_lib.metrics import frechet_distance
-from course_lib.study_table import read_table, write_table
+from course_lib.study_table import read_table, study_parser, write_table
 from course_lib.training import fit
 
 FOLDER = Path(__file__).parent / "results"
@@ -266,16 +265,11 @@ def summary(rows: Sequence[Mapping[str, str | float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--run", action="store_true", help="measure and store, in place of printing what is stored"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="of each setting (default 3)")
-    parser.add_argument("--only", nargs="+", choices=SETTINGS, metavar="SETTING", help="measure these only")
+    parser = study_parser(__doc__, SETTINGS)
     options = parser.parse_args(arguments)
     if not options.run:
+        if not RESULTS.exists():
+            parser.error("nothing is stored yet: measure with --run")
         print(summary(read_results()))
         return 0
     chosen = options.only or list(SETTINGS)

@@ -16,7 +16,6 @@ where its source has one, and the nearest drawing says what it shows. On real pi
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,7 @@ from torch.nn import functional as F
 from course_lib.adversarial.cyclegan import CycleGAN, cyclegan
 from course_lib.adversarial.pix2pix import Pix2Pix, pix2pix
 from course_lib.data import UnpairedDataset, load, load_unpaired, loader, sprites
-from course_lib.study_table import read_table, spread, write_table
+from course_lib.study_table import read_table, spread, study_parser, write_table
 from course_lib.training import fit
 
 FOLDER = Path(__file__).parent / "results"
@@ -48,7 +47,7 @@ class Training:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-#: The default of either study, and what takes a lecture some 25 seconds of one core.
+#: The default of either study, and a short one for trials.
 PIX2PIX, PIX2PIX_QUICK = Training(2_000, 4), Training(300, 4)
 CYCLEGAN, CYCLEGAN_QUICK = Training(4_000, 4), Training(800, 4)
 
@@ -280,15 +279,8 @@ def summary(study: str, rows: Sequence[Mapping[str, str | float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument(
-        "--run", action="store_true", help="measure and store, in place of printing what is stored"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="of each setting (default 3)")
-    parser.add_argument("--only", nargs="+", metavar="SETTING", help="measure these only")
     parser.add_argument(
         "--quick", action="store_true", help="with the lecture's few steps; printed, not stored"
     )
@@ -299,6 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in chosen if name not in names]:
         parser.error(f"unknown setting {unknown[0]!r}; the known ones are: {', '.join(names)}")
     if not (options.run or options.quick):
+        if not study.path.exists():
+            parser.error("nothing is stored yet: measure with --run, or try --quick")
         print(summary(options.study, read_results(options.study)))
         return 0
     # Rows of settings that are not measured now stay.

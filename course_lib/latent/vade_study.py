@@ -21,7 +21,6 @@ tried. No test label has chosen anything, and the stored seeds, 2 to 6, had not 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import time
@@ -40,7 +39,7 @@ from course_lib.latent.pca import PCA
 from course_lib.latent.vade import Pretraining, VaDE, conv_vade, fit_mixture
 from course_lib.latent.vae import Gaussian
 from course_lib.metrics import clustering_accuracy, nmi
-from course_lib.study_table import read_table, write_table
+from course_lib.study_table import read_table, study_parser, write_table
 from course_lib.training import SingleLoss, fit
 
 RESULTS = Path(__file__).parent / "results" / "vade_digits.csv"
@@ -212,15 +211,8 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", action="store_true", help="measure and store, not print what is stored")
-    parser.add_argument(
-        "--seeds", type=int, default=len(SEEDS), help=f"how many, from {SEEDS[0]} on (default 5)"
-    )
     methods = [*BASELINES, *NETWORKS]
-    parser.add_argument("--only", nargs="+", choices=methods, metavar="METHOD", help="measure these only")
+    parser = study_parser(__doc__, methods, f"how many, from {SEEDS[0]} on (default 5)", seeds=len(SEEDS))
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error(f"--seeds {options.seeds}: expected at least 1")

@@ -152,7 +152,11 @@ def test_translation_step_against_the_plain_way(benchmark, make, plain, side, na
     """Ratios of the quickest steps, plain / ours, in `extra_info`: at least 1 in float32, and at least 1.8 in the
     automatic precision where that is bfloat16."""
     generator = torch.Generator().manual_seed(1)
-    batch = tuple(torch.rand(BATCH, 3, side, side, generator=generator) for _ in range(2))
+    # Smooth pictures: noise pixel by pixel could not be learned in a few steps.
+    batch = tuple(
+        F.interpolate(torch.rand(BATCH, 3, 4, 4, generator=generator), side, mode="bilinear")
+        for _ in range(2)
+    )
     bf16 = fastest_precision(torch.device("cpu")) == "bf16-mixed"
     contestants = {
         "plain": plain(make(), batch),
@@ -181,6 +185,6 @@ def test_translation_step_against_the_plain_way(benchmark, make, plain, side, na
     # The steps are the same one: they begin at one loss, and learn this batch.
     for who in contestants:
         assert first[who] == pytest.approx(first["plain"], rel=0.02)
-        assert last[who] < 0.97 * first[who]
+        assert last[who] < 0.9 * first[who]
     assert ratios["float32"] >= 1
     assert not bf16 or ratios["auto"] >= 1.8
