@@ -27,7 +27,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export MALLOC_TOP_PAD_ ?= 268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-unit notebooks lint format bench mutations clean
+.PHONY: help setup lab test test-unit notebooks exercises grade lint format bench mutations clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,14 @@ test-unit: setup  ## the same without the notebooks
 
 notebooks: setup  ## run every notebook from top to bottom and keep its outputs (NOTEBOOKS=… for some)
 	$(BIN)/python -m course_lib.classroom.execute $(NOTEBOOKS)
+
+exercises: setup  ## the students' release of the graded exercises (FORCE=1: over what was worked on)
+	$(BIN)/python -m course_lib.classroom.release $(if $(FORCE),--force)
+
+grade: setup  ## grade SUBMISSIONS=folder of student/assignment/*.ipynb, JOBS=n at a time, into graded/
+	@test -n "$(SUBMISSIONS)" || { echo "Which submissions? make grade SUBMISSIONS=folder [JOBS=4] [ONLY=ex01_pca_autoencoders] [COURSE_GRADING_SEED=…]"; exit 1; }
+	@COURSE_GRADING_SEED="$(COURSE_GRADING_SEED)" $(BIN)/python -m course_lib.classroom.grading "$(SUBMISSIONS)" \
+	    --jobs $(or $(JOBS),1) $(if $(OUTPUT),--output "$(OUTPUT)") $(if $(ONLY),--only $(ONLY)) $(if $(UNSAFE),--unsafe)
 
 lint: setup  ## ruff over code and notebooks
 	$(BIN)/ruff check .

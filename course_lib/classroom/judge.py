@@ -13,6 +13,7 @@ that runs out of memory, say) touches another submission's grade.
 
 from __future__ import annotations
 
+import ast
 import base64
 import contextlib
 import ctypes
@@ -109,7 +110,9 @@ def judge(
         "unsafe": unsafe,
         "files": {name: base64.b64encode(data).decode() for name, data in (files or {}).items()},
     }
-    answer = _server().ask(json.dumps(request).encode(), limits.total_seconds + SERVER_MARGIN_SECONDS)
+    answer = _server().ask(
+        json.dumps(request).encode(), limits.start_seconds + limits.total_seconds + SERVER_MARGIN_SECONDS
+    )
     return _from_json(json.loads(answer))
 
 
@@ -175,7 +178,8 @@ def judge_here(
     with Sandbox(limits, unsafe) as sandbox:
         channel = Channel(sandbox)
         try:
-            channel.setup(dict(files or {}))
+            channel.setup(dict(files or {}), imported(source))
+            sandbox.begin()
         except StudentGone as error:  # nothing of the submission has run yet
             log = clean(sandbox.log.decode(errors="replace"), 2_000)
             raise RuntimeError(f"the student's process could not be started: {error}\n{log}") from None
@@ -225,6 +229,24 @@ def plan(source: NotebookNode, submission: NotebookNode) -> Iterator[tuple[str, 
             yield "cell", submission.cells[place], place
         for index in strangers.get(name, []):
             yield "cell", submission.cells[index], index
+
+
+def imported(source: NotebookNode) -> list[str]:
+    """The modules that the instructor's own cells import, tests apart: loading them is not the submission's time.
+
+    On a busy machine `import torch` alone can take longer than a cell may.
+    """
+    found: list[str] = []
+    for cell in source.cells:
+        settings = cell.metadata.get("nbgrader", {})
+        if cell.cell_type != "code" or not settings.get("locked") or settings.get("grade"):
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Import):
+                found += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return list(dict.fromkeys(found))
 
 
 def grade_id(cell: NotebookNode) -> str | None:

@@ -50,18 +50,22 @@ class Channel:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._deadline = 0.0
-        self.limit_seconds(sandbox.limits.total_seconds)
+        self.limit_seconds(sandbox.limits.start_seconds)
 
     def limit_seconds(self, seconds: float) -> None:
         """From now on: the requests up to the next call of this method have so much time together."""
         self._deadline = time.monotonic() + seconds
 
-    def setup(self, files: dict[str, bytes]) -> None:
-        """The first request: limits, and the files that lie beside the notebook. Raises: StudentGone."""
+    def setup(self, files: dict[str, bytes], modules: list[str]) -> None:
+        """The first request: limits, the files that lie beside the notebook, what to import before the clock starts.
+
+        Raises: StudentGone.
+        """
         limits = self._sandbox.limits
         told: dict[str, Any] = {name: getattr(limits, name) for name in SETUP}
-        told["cpu_seconds"] = int(limits.total_seconds) + 1
+        told["cpu_seconds"] = int(limits.start_seconds + limits.total_seconds) + 1
         told["files"] = {name: np.frombuffer(data, dtype=np.uint8) for name, data in files.items()}
+        told["modules"] = modules
         encoder = wire.Encoder()
         self._ask({"setup": encoder(told)}, encoder.blobs)
 

@@ -84,6 +84,26 @@ def test_damaged_metadata_make_a_stranger_of_a_cell(metadata):
     assert steps(assignment(), work)[1] == ("cell", 1)  # behind the imports, as before
 
 
+def test_what_the_instructors_own_cells_import():
+    source = assignment()
+    source.cells[0].source = "import math\nimport os.path as p\nfrom torch import nn\nfrom . import here\n"
+    assert judging.imported(source) == ["math", "os.path", "torch", "torch.nn"]
+    source.cells[0].metadata.nbgrader.locked = False
+    assert judging.imported(source) == []  # neither a student's cell nor a test
+
+
+@needs_bubblewrap
+def test_a_slow_import_of_the_instructors_is_not_the_submissions_time():
+    source, slow = assignment(), {"slow.py": b"import time\ntime.sleep(8)\n"}
+    source.cells[0].source = "import slow\n"
+    limits = Limits(cell_seconds=5.0)
+    assert all(cell.passed for cell in judge(source, submission(), limits=limits, files=slow).cells.values())
+    late = submission()
+    late.cells[1].source = "import slow\n" + late.cells[1].source
+    source.cells[0].source = ""
+    assert not all(cell.passed for cell in judge(source, late, limits=limits, files=slow).cells.values())
+
+
 # --- test cells ---------------------------------------------------------------------------------------------------
 
 
