@@ -51,6 +51,8 @@ MODULATION, STYLEGAN = "course_lib/adversarial/modulation.py", "course_lib/adver
 STYLEGAN_STUDY = "course_lib/adversarial/stylegan_study.py"
 PIX2PIX, CYCLEGAN = "course_lib/adversarial/pix2pix.py", "course_lib/adversarial/cyclegan.py"
 TRANSLATION, UNPAIRED = "course_lib/adversarial/translation_study.py", "course_lib/data/unpaired.py"
+COMPARE, RELEASE = "course_lib/compare.py", "course_lib/classroom/release.py"
+JUDGE, REMOTE, TRIAL = (f"course_lib/classroom/{name}.py" for name in ("judge", "remote", "trial"))
 
 MUTATIONS = (
     Mutation(
@@ -1673,6 +1675,78 @@ MUTATIONS = (
             ),
         ),
         "tests/data/test_unpaired.py::test_what_belonged_together_does_so_no_more",
+    ),
+    Mutation(
+        "Comparison: the joint training of a VaDE gets a whole budget of its own",
+        COMPARE,
+        (("max(budget - seconds, budget / 4))", "budget)"),),
+        "tests/test_compare.py::test_all_stages_of_a_training_fill_one_budget",
+    ),
+    Mutation(
+        "Comparison: the prior over codes gets a whole budget of its own",
+        COMPARE,
+        (("codes, budget - seconds)", "codes, budget)"),),
+        "tests/test_compare.py::test_all_stages_of_a_training_fill_one_budget",
+    ),
+    Mutation(
+        "Comparison: the density of the copies without log N",
+        COMPARE,
+        (("return math.log(distances.shape[1]) - logs", "return -logs"),),
+        "tests/test_compare.py::test_the_density_of_the_copies_sums_to_one",
+    ),
+    Mutation(
+        "Comparison: the distance of bits without its factor 2",
+        COMPARE,
+        (("b.sum(1) - 2 * a @ b.T", "b.sum(1) - a @ b.T"),),
+        "tests/test_compare.py::test_hamming_counts_the_pixels_that_differ",
+    ),
+    Mutation(
+        "Style mixing one layer too far",
+        STYLEGAN,
+        (("(number < limit)", "(number <= limit)"),),
+        "tests/adversarial/test_stylegan_study.py"
+        "::test_the_stored_probe_knows_real_sprites_and_the_stored_generator_is_the_table_s",
+    ),
+    Mutation(
+        "Release: a leaked line is overlooked",
+        RELEASE,
+        (("if line.strip() not in allowed:", "if False:"),),
+        "tests/classroom/test_release.py::test_check_release_names_what_leaks",
+    ),
+    Mutation(
+        "Judge: test cells are taken from the submission",
+        JUDGE,
+        (
+            (
+                'yield "test", cell, None',
+                'yield "test", cell if place is None else submission.cells[place], None',
+            ),
+        ),
+        "tests/classroom/test_judge.py::test_plan_takes_tests_and_locked_cells_from_the_source",
+    ),
+    Mutation(
+        "Judge: any answer is the answer to the last question",
+        REMOTE,
+        (('if header.get("id") == name:', "if True:"),),
+        "tests/classroom/test_judge.py::test_late_answers_are_not_taken_for_the_next_ones",
+    ),
+    Mutation(
+        "Judge: a student may raise the judge's own AssertionError",
+        REMOTE,
+        (("UnicodeError | AssertionError | StopIteration", "UnicodeError"),),
+        "tests/classroom/test_judge.py::test_a_student_cannot_raise_the_judges_own_exceptions",
+    ),
+    Mutation(
+        "Judge: messages of hidden tests show their numbers",
+        TRIAL,
+        (("(error.hint if hidden else str(error)) + where", "str(error) + where"),),
+        "tests/classroom/test_judge.py::test_messages_of_visible_and_hidden_tests",
+    ),
+    Mutation(
+        "Judge: what the tests import is loaded in the student's process",
+        JUDGE,
+        ((' or settings.get("grade")', ""),),
+        "tests/classroom/test_judge.py::test_what_the_instructors_own_cells_import",
     ),
 )
 
