@@ -1,4 +1,4 @@
-"""Stored tables of studies: a CSV file with one row for each setting and seed, below the command that makes it."""
+"""What studies store: a CSV file with one row for each setting and seed, below the command that makes it; weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import os
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
 
 
 def read_table(path: Path, **kinds: Callable[[str], str | float]) -> list[dict[str, str | float]]:
@@ -30,6 +34,35 @@ def write_table(
         writer.writeheader()
         writer.writerows(rows)
     os.replace(temporary, path)
+
+
+def store_weights(networks: Mapping[str, nn.Module], path: Path) -> None:
+    """Write the numbers of some networks, named, in half precision: complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        f"{name}/{key}": value.detach().cpu().half().numpy()
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(temporary, path)
+
+
+def load_weights(networks: Mapping[str, nn.Module], path: Path) -> None:
+    """Read what `store_weights` wrote into networks of the same build; gradients off, evaluation mode.
+
+    Raises: KeyError for a name that is not stored; RuntimeError for another build.
+    """
+    with np.load(path) as arrays:
+        for name, network in networks.items():
+            mine = [key for key in arrays if key.startswith(f"{name}/")]
+            if not mine:
+                raise KeyError(f"{path.name} holds no network {name!r}")
+            state = {key.removeprefix(f"{name}/"): torch.from_numpy(arrays[key]).float() for key in mine}
+            network.load_state_dict(state)
+            network.eval().requires_grad_(False)
 
 
 def study_parser(

@@ -3,6 +3,7 @@
     def plot(components): …; return fig
     interact(plot, alt="Digits and their reconstructions", components=(1, 64, 1, 8))
     interact(frame, alt="Training as a film", step=Player(0, 40))        # with play, pause, repeat
+    interact(draw, alt=…, painted=Rectangles(["wall", "window"], 64))    # a picture made of rectangles
 
 The function takes the values of the controls and returns a matplotlib Figure, as it does without a widget. In
 JupyterLab the controls (ipywidgets 8) redraw it at each move. The same output carries the figure of the default
@@ -20,6 +21,7 @@ import math
 import traceback
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import ipywidgets
 import traitlets
@@ -40,8 +42,8 @@ def interact(plot: Callable[..., Figure], alt: str | Callable[..., str], **contr
         controls: one per argument of `plot`:
             (low, high), (low, high, step) or (low, high, step, default): a slider, of whole numbers if all are;
             a list of numbers: a slider over them; a list of anything else: a menu; each may be ([…], default);
-            True or False: a box to tick;  a `Player`: a slider that moves by itself;  any ipywidgets widget that
-            has a value: itself.
+            True or False: a box to tick;  a `Player`: a slider that moves by itself;  `Rectangles`: to draw with;
+            any ipywidgets widget that has a value: itself.
 
     An error of the *first* drawing is raised here, so that a broken lecture fails; later ones are shown in the
     picture's place, and the next good move brings it back.
@@ -151,6 +153,72 @@ class Player(ipywidgets.HBox):
         traitlets.link((self.buttons, "value"), (self.slider, "value"))
         traitlets.link((self.slider, "value"), (self, "value"))
         traitlets.link((self, "description"), (self.slider, "description"))
+
+
+class Rectangle(NamedTuple):
+    """Columns left … right − 1 of rows top … bottom − 1, painted with a brush."""
+
+    brush: str
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+class Rectangles(ipywidgets.VBox):
+    """A control to draw with: rectangles, one over the other, of which the last follows the sliders.
+
+    `value` is the tuple of all `Rectangle`s, in the order in which they are painted; "keep" fixes the one that moves
+    and starts another in its place, "undo" takes back what was kept last. `brush`, `across` and `down` are the menu and
+    the two sliders; `keep` and `undo` the buttons.
+
+    Args:
+        brushes: their names. side: of the square to paint on, in pixels. first: the rectangle to begin with.
+
+    Raises: ValueError for no brushes, a side below 2 or a first rectangle that is not on the square.
+    """
+
+    value = traitlets.Tuple()
+
+    def __init__(self, brushes: Sequence[str], side: int, first: Rectangle | Sequence | None = None) -> None:
+        if not brushes or side < 2:
+            raise ValueError(f"Rectangles needs brushes and a side of at least 2, got {brushes!r} and {side}")
+        first = Rectangle(*(first or (brushes[0], side // 4, side // 2, side // 4, side // 2)))
+        inside = 0 <= first.left < first.right <= side and 0 <= first.top < first.bottom <= side
+        if first.brush not in brushes or not inside:
+            raise ValueError(f"expected a brush of {list(brushes)} on {side} × {side} pixels, got {first}")
+        width = ipywidgets.Layout(width="26em", max_width="100%")
+        options = {"layout": width, "style": _LABELS}
+        self.brush = ipywidgets.Dropdown(
+            options=list(brushes), value=first.brush, description="brush", **options
+        )
+        self.across, self.down = (
+            ipywidgets.IntRangeSlider(min=0, max=side, value=ends, description=name, **options)
+            for name, ends in (("columns", first[1:3]), ("rows", first[3:5]))
+        )
+        self.keep = ipywidgets.Button(description="keep", tooltip="fix this rectangle and start another")
+        self.undo = ipywidgets.Button(
+            description="undo", tooltip="take back the rectangle that was kept last"
+        )
+        self.kept: list[Rectangle] = []
+        super().__init__([self.brush, self.across, self.down, ipywidgets.HBox([self.keep, self.undo])])
+        for part in (self.brush, self.across, self.down):
+            part.observe(self._follow, names="value")
+        self.keep.on_click(self._keep)
+        self.undo.on_click(self._undo)
+        self._follow()
+
+    def _follow(self, change: object = None) -> None:
+        now = Rectangle(self.brush.value, *self.across.value, *self.down.value)
+        empty = now.left == now.right or now.top == now.bottom
+        self.value = tuple(self.kept) if empty else (*self.kept, now)
+
+    def _keep(self, button: object) -> None:
+        self.kept = list(self.value)
+
+    def _undo(self, button: object) -> None:
+        self.kept = self.kept[:-1]
+        self._follow()
 
 
 def label(name: str) -> str:

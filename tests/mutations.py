@@ -1766,9 +1766,10 @@ def mutate(mutation: Mutation, root: Path) -> None:
 
 
 def copy_project(target: Path) -> None:
-    """The package, the tests and their configuration, without caches."""
-    for folder in ("course_lib", "tests"):
-        shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    """The package, the embedded data, the tests and their configuration, without caches and downloads."""
+    for folder in ("course_lib", "data", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "downloads", "cache")
+        shutil.copytree(ROOT / folder, target / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", target)
 
 

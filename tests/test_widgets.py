@@ -188,6 +188,57 @@ class TestPlayer:
             widgets.Player(0, 5, interval=0)
 
 
+class TestRectangles:
+    @pytest.fixture
+    def paint(self):
+        control = widgets.Rectangles(["wall", "window"], 16, ("window", 2, 6, 3, 9))
+        return widgets.Interactive(lambda painted: slope(len(painted)), alt="A line", painted=control)
+
+    def test_the_last_rectangle_follows_menu_and_sliders(self, paint):
+        control = paint.controls["painted"]
+        assert control.value == (("window", 2, 6, 3, 9),)
+        control.across.value = (4, 10)
+        control.down.value = (0, 16)
+        control.brush.value = "wall"
+        assert control.value == (("wall", 4, 10, 0, 16),)
+        assert control.value[0].right == 10
+        assert control.value[0].top == 0
+
+    def test_kept_ones_stay_below_and_can_be_taken_back(self, paint):
+        control, first = paint.controls["painted"], shown(paint)
+        control.keep.click()
+        control.across.value = (8, 12)
+        assert [r.left for r in control.value] == [2, 8]
+        assert (shown(paint) != first).any()
+        control.keep.click()
+        control.brush.value = "wall"
+        assert [(r.brush, r.left) for r in control.value] == [("window", 2), ("window", 8), ("wall", 8)]
+        control.undo.click()
+        control.undo.click()
+        control.undo.click()  # nothing is left to take back
+        assert [(r.brush, r.left) for r in control.value] == [("wall", 8)]
+
+    def test_an_empty_rectangle_is_none(self, paint):
+        control = paint.controls["painted"]
+        control.down.value = (5, 5)
+        assert control.value == ()
+        assert 'role="alert"' not in paint.output.value
+
+    @pytest.mark.parametrize(
+        ("brushes", "side", "first"),
+        [
+            ([], 16, None),
+            (["wall"], 1, None),
+            (["wall"], 16, ("door", 0, 1, 0, 1)),
+            (["wall"], 16, ("wall", 0, 17, 0, 1)),
+            (["wall"], 16, ("wall", 3, 3, 0, 1)),
+        ],
+    )
+    def test_bad_input(self, brushes, side, first):
+        with pytest.raises(ValueError, match=r"Rectangles needs|expected a brush"):
+            widgets.Rectangles(brushes, side, first)
+
+
 CELLS = [
     """
     from course_lib import plotting, widgets

@@ -533,7 +533,7 @@ PRESETS: dict[str, StyleGANSettings] = {
         base=512,
         cap=64,
         lr=4e-3,
-        r1=0.5,
+        r1=0.1,
         path_length=0.0,
         ema=0.99,
     ),

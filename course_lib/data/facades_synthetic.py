@@ -415,6 +415,38 @@ def render(f: dict[str, Array], side: int) -> tuple[Array, Array]:
     return canvas.label[:, 1::2, 1::2], picture
 
 
+#: what a label map does not tell
+HIDDEN = (
+    "wall", "material", "sky", "light", "roof_colour", "blind_colour", "frame_colour", "door_colour", "awning",
+    "lamps", "cloud_x", "cloud_y",
+)  # fmt: skip
+
+
+def redrawn(index: int, n: int, split: str = "test", side: int = 64) -> torch.Tensor:
+    """House ``index`` of a split n times, what its map does not tell drawn anew: (n, 3, side, side) uint8.
+
+    Independent samples of p(picture | label map), the distribution that a translator is to learn.
+    """
+    if index < 0 or n < 1:
+        raise ValueError(f"expected index ≥ 0 and n ≥ 1, got {index} and {n}")
+    house = _factors(split, index // CHUNK)
+    pictures = []
+    for start in range(0, n, CHUNK):
+        key = f"{split} {index} redrawn", start // CHUNK
+        f = {name: np.repeat(house[name][[index % CHUNK]], CHUNK, axis=0) for name in house}
+        f |= {name: values for name, values in _factors(*key).items() if name in HIDDEN}
+        pictures.append(_grained(render(f, side)[1], *key))
+    return torch.from_numpy(np.concatenate(pictures)[:n])
+
+
+def _grained(pictures: Array, split: str, chunk: int) -> Array:
+    """Pictures (at most CHUNK, 3, S, S) as bytes, with the grain of a photograph."""
+    side = pictures.shape[-1]
+    noise = Bits("facades_synthetic", split, chunk, "grain").bytes((CHUNK, 1, side, side))[: len(pictures)]
+    grain = (noise.astype(np.float32) - np.float32(127.5)) * np.float32(0.024 / 127.5)
+    return to_bytes(pictures + grain)
+
+
 def make(request: Request) -> PairDataset:
     """The requested pairs (the first n of a longer request are the same)."""
     n, side = request.count(DESCRIPTIONS["facades_synthetic"]), request.image_size or 64
@@ -425,12 +457,8 @@ def make(request: Request) -> PairDataset:
         chunk = start // CHUNK
         part = {name: values[: n - start] for name, values in _factors(request.split, chunk).items()}
         labels, picture = render(part, side)
-        noise = Bits("facades_synthetic", request.split, chunk, "grain").bytes((CHUNK, 1, side, side))[
-            : n - start
-        ]
-        grain = (noise.astype(np.float32) - np.float32(127.5)) * np.float32(0.024 / 127.5)
         index[start : start + CHUNK] = labels
-        pictures[start : start + CHUNK] = to_bytes(picture + grain)
+        pictures[start : start + CHUNK] = _grained(picture, request.split, chunk)
         rows.append(part)
     told = DESCRIPTIONS["facades_synthetic"].factors
     factors = {name: torch.from_numpy(np.concatenate([row[name] for row in rows])) for name in told}

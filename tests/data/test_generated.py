@@ -11,7 +11,7 @@ import torch
 from scipy.stats import chi2_contingency, ks_2samp
 
 from course_lib import data
-from course_lib.data import creatures, sprites
+from course_lib.data import creatures, facades_synthetic, sprites
 from course_lib.data.facades_synthetic import BALCONY, BLIND, PILLAR, SHOP, WINDOW
 from course_lib.data.random_bits import COS, SIN, Bits, shuffled
 from course_lib.data.raster import box, cover, disc, plane, polygon
@@ -151,6 +151,39 @@ def test_facade_maps_and_pictures_belong_together():
         for shift in (0, 37)
     )
     assert own < 0.6 * foreign
+
+
+def test_hidden_factors_of_facades_are_those_that_the_map_does_not_tell():
+    factors = facades_synthetic._factors("test", 0)
+    whole = facades_synthetic.render(factors, 32)
+    for name in factors:
+        others = {**factors, name: np.roll(factors[name], 1, axis=0)}
+        if name == "bays":
+            others["door_bay"] = others["door_bay"] % others["bays"]
+        labels, pictures = facades_synthetic.render(others, 32)
+        assert (labels == whole[0]).all() == (name in facades_synthetic.HIDDEN), name
+        assert (pictures != whole[1]).any(), name
+
+
+def test_facades_are_drawn_again_with_the_same_map_and_other_colours():
+    _, pictures = data.load("facades_synthetic", "test", size=60).tensor()
+    again = (
+        facades_synthetic.redrawn(51, 60).float() / 255
+    )  # of the second chunk, and more than one chunk of draws
+    assert again.shape == (60, 3, 64, 64)
+    # Edges stay, colours do not: without each channel's mean the average house is nearest to its own true picture.
+    flat = (pictures - pictures.mean((2, 3), keepdim=True)).flatten(1)
+    mean = again.mean(0, keepdim=True)
+    mean = (mean - mean.mean((2, 3), keepdim=True)).flatten(1)
+    assert torch.nn.functional.cosine_similarity(flat, mean).argmax() == 51
+    assert (
+        torch.cdist(again.flatten(1), again.flatten(1)).add(torch.eye(60) * 99).min() > 1
+    )  # no two are the same
+    assert again.mean((2, 3)).std(0).min() > 0.05
+    assert torch.equal(facades_synthetic.redrawn(51, 3), facades_synthetic.redrawn(51, 60)[:3])
+    for index, n in ((-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match="index ≥ 0 and n ≥ 1"):
+            facades_synthetic.redrawn(index, n)
 
 
 def test_facade_factors_are_what_the_map_shows():
