@@ -1743,6 +1743,12 @@ MUTATIONS = (
         "tests/classroom/test_judge.py::test_messages_of_visible_and_hidden_tests",
     ),
     Mutation(
+        "Judge: loading the instructor's imports is the submission's time",
+        REMOTE,
+        (('told["modules"] = modules', 'told["modules"] = []'),),
+        "tests/classroom/test_judge.py::test_a_slow_import_of_the_instructors_is_not_the_submissions_time",
+    ),
+    Mutation(
         "Judge: what the tests import is loaded in the student's process",
         JUDGE,
         ((' or settings.get("grade")', ""),),

@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +31,7 @@ from course_lib.adversarial.stylegan import (
 )
 from course_lib.data import ImageDataset, load, loader
 from course_lib.metrics import frechet_distance
-from course_lib.study_table import read_table, study_parser, write_table
+from course_lib.study_table import load_weights, read_table, store_weights, study_parser, write_table
 from course_lib.training import fit
 
 FOLDER = Path(__file__).parent / "results"
@@ -49,6 +48,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "demodulate": {},
     "adain": {"modulation": "adain"},
     "no mixing": {"mixing": 0.0},
+    "strong R1": {"r1": 0.5},
 }
 
 
@@ -207,25 +207,11 @@ def measure(gan: StyleGAN, probe: Probe, n: int = 1_000) -> list[dict[str, str |
 # --- What is stored -------------------------------------------------------------------------------------------------
 
 
-def store_weights(generator: Generator, probe: Probe, path: Path = WEIGHTS) -> None:
-    """Both networks' numbers in half precision, without the fixed noise's need for it: a few hundred kB."""
-    states = {"generator": generator.state_dict(), "probe": probe.state_dict()}
-    arrays = {
-        f"{name}/{key}": value.cpu().half().numpy() for name, s in states.items() for key, value in s.items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **arrays)
-
-
 def stored(path: Path = WEIGHTS) -> tuple[Generator, Probe]:
     """The trained generator of the setting "demodulate", seed 0, and the probe; gradients off, evaluation mode."""
-    generator, probe = stylegan((3, 32, 32), **CHANGES, ema=None).generator, Probe()
-    with np.load(path) as arrays:
-        for name, network in (("generator", generator), ("probe", probe)):
-            state = {k.removeprefix(f"{name}/"): arrays[k] for k in arrays if k.startswith(f"{name}/")}
-            network.load_state_dict({k: torch.from_numpy(v).float() for k, v in state.items()})
-            network.eval().requires_grad_(False)
-    return generator, probe
+    networks = {"generator": stylegan((3, 32, 32), **CHANGES, ema=None).generator, "probe": Probe()}
+    load_weights(networks, path)
+    return networks["generator"], networks["probe"]
 
 
 def read_results(path: Path = RESULTS) -> list[dict[str, str | float]]:
@@ -273,8 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(summary(read_results()))
         return 0
     chosen = options.only or list(SETTINGS)
-    # Rows of settings that are not measured now stay.
-    rows = [r for r in (read_results() if RESULTS.exists() else ()) if r["setting"] not in chosen]
+    rows = read_results() if RESULTS.exists() else []  # those of settings and seeds not measured now stay
     probe = train_probe()
     print("accuracy of the probe:", probe_accuracy(probe), flush=True)
     names = list(SETTINGS)
@@ -284,8 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gan = train(seed, **SETTINGS[name])
             seconds = round(time.process_time() - start, 1)
             if name == names[0] and seed == 0:
-                store_weights(gan.evaluated, probe)
+                store_weights({"generator": gan.evaluated, "probe": probe}, WEIGHTS)
             found = measure(gan, probe)
+            rows = [row for row in rows if (row["setting"], row["seed"]) != (name, seed)]
             rows += [{"setting": name, "seed": seed, **row, "cpu_seconds": seconds} for row in found]
             print(name, seed, seconds, flush=True)
             write_results(sorted(rows, key=lambda r: (names.index(r["setting"]), r["seed"], r["crossover"])))

@@ -4,9 +4,10 @@
     python -m course_lib.adversarial.translation_study pix2pix --run        measure again and store
     python -m course_lib.adversarial.translation_study cyclegan --run --only full "no cycle" --seeds 5
 
-**Pix2Pix** on ``facades_synthetic``: L1 alone, the conditional GAN alone, both. Measured on test pairs: the mean
-|difference| from the true picture (pixels in [0, 1]), and the gradient energy of the drawn pictures divided by that of
-the true ones: below 1 they are blurred.
+**Pix2Pix** on ``facades_synthetic``: L1 alone, the conditional GAN alone, both, and both without the U-Net's skips.
+Measured on test pairs: the mean |difference| from the true picture (pixels in [0, 1]), the gradient energy of the drawn
+pictures divided by that of the true ones (below 1 they are blurred), and the mean |difference| of two drawings of the
+same map. Beside the table lie the first seed's pictures of the first test maps.
 
 **CycleGAN** on ``sprites``: plain shapes ↔ striped shapes. The style is the texture; a classifier that was trained on
 real pictures of all four textures names it. The content is everything else; as the set is drawn, it can be asked
@@ -16,6 +17,7 @@ where its source has one, and the nearest drawing says what it shows. On real pi
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +34,14 @@ from torch.nn import functional as F
 from course_lib.adversarial.cyclegan import CycleGAN, cyclegan
 from course_lib.adversarial.pix2pix import Pix2Pix, pix2pix
 from course_lib.data import UnpairedDataset, load, load_unpaired, loader, sprites
-from course_lib.study_table import read_table, spread, study_parser, write_table
+from course_lib.study_table import (
+    load_weights,
+    read_table,
+    spread,
+    store_weights,
+    study_parser,
+    write_table,
+)
 from course_lib.training import fit
 
 FOLDER = Path(__file__).parent / "results"
@@ -48,8 +58,9 @@ class Training:
 
 
 #: The default of either study, and a short one for trials.
-PIX2PIX, PIX2PIX_QUICK = Training(2_000, 4), Training(300, 4)
-CYCLEGAN, CYCLEGAN_QUICK = Training(4_000, 4), Training(800, 4)
+PIX2PIX, PIX2PIX_QUICK = (Training(steps, 4, changes={"width": 16}) for steps in (1_000, 300))
+_SMALLER = {"width": 16, "d_width": 24, "d_depth": 2, "lr": 1e-3}
+CYCLEGAN, CYCLEGAN_QUICK = (Training(steps, 4, changes=_SMALLER) for steps in (8_000, 300))
 
 
 def _changed(training: Training, **changes: Any) -> Training:
@@ -69,6 +80,8 @@ CYCLEGAN_SETTINGS: dict[str, dict[str, Any]] = {
     "neither": {"cycle": 0.0, "identity": 0.0},
     "no history": {"pool": 0},
 }
+#: Settings whose generators lie beside the table.
+STORED = ("full", "no cycle")
 
 
 # --- Pix2Pix --------------------------------------------------------------------------------------------------------
@@ -95,12 +108,44 @@ def train_pix2pix(training: Training = PIX2PIX, seed: int = 0, image_size: int =
 
 
 def measure_pix2pix(model: Pix2Pix, size: int = 100, image_size: int = 64) -> dict[str, float]:
-    """On ``size`` test pairs: {"l1": mean |difference| from the truth in [0, 1], "energy": of gradients, truth = 1}."""
+    """On ``size`` test pairs: {"l1": mean |difference| from the truth in [0, 1], "energy": of gradients, truth = 1,
+    "noise": mean |difference| of two drawings of one map}."""
     maps, truth = load("facades_synthetic", "test", size=size, image_size=image_size).tensor()
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.cat([model.translate(part, generator) for part in maps.split(20)])
+    drawn, again = (
+        torch.cat([model.translate(part, generator) for part in maps.split(20)]) for _ in range(2)
+    )
     energy = gradient_energy(drawn).mean() / gradient_energy(truth).mean()
-    return {"l1": round(F.l1_loss(drawn, truth).item(), 4), "energy": round(energy.item(), 3)}
+    return {
+        "l1": round(F.l1_loss(drawn, truth).item(), 4),
+        "energy": round(energy.item(), 3),
+        "noise": round(F.l1_loss(again, drawn).item(), 4),
+    }
+
+
+PICTURES, SHOWN = FOLDER / "pix2pix_pictures.npz", 6
+
+
+def store_pictures(setting: str, model: Pix2Pix, path: Path = PICTURES, image_size: int = 64) -> None:
+    """Keep what the model draws for the first test maps, beside what is stored of the other settings."""
+    maps, _ = load("facades_synthetic", "test", size=SHOWN, image_size=image_size).tensor()
+    drawn = model.translate(maps, torch.Generator().manual_seed(0))
+    kept = stored_pictures(path) if path.exists() else {}
+    arrays = {
+        name: (255 * pictures).round().byte().cpu().numpy()
+        for name, pictures in {**kept, setting: drawn}.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(temporary, path)
+
+
+def stored_pictures(path: Path = PICTURES) -> dict[str, Tensor]:
+    """Setting → what its first seed drew for the first ``SHOWN`` test maps, (SHOWN, 3, 64, 64) in [0, 1]."""
+    with np.load(path) as arrays:
+        return {name: torch.from_numpy(arrays[name]).float() / 255 for name in arrays}
 
 
 # --- CycleGAN -------------------------------------------------------------------------------------------------------
@@ -114,6 +159,25 @@ CONTENT = {
     "backdrop": len(sprites.BACKDROPS),
 }
 SIDE = 32
+
+
+def _weights(setting: str) -> Path:
+    return FOLDER / f"cyclegan_sprites{'' if setting == 'full' else '_' + setting.replace(' ', '_')}.npz"
+
+
+def store_translators(setting: str, model: CycleGAN) -> None:
+    """Keep both generators of the settings ``STORED``."""
+    if setting in STORED:
+        store_weights({"g_ab": model.g_ab, "g_ba": model.g_ba}, _weights(setting))
+
+
+def stored_translators(setting: str = "full") -> CycleGAN:
+    """The first seed's CycleGAN of a setting in ``STORED``, its generators as the study trained them."""
+    if setting not in STORED:
+        raise ValueError(f"unknown setting {setting!r}; the stored ones are: {', '.join(STORED)}")
+    model = cyclegan((3, SIDE, SIDE), **{**CYCLEGAN.changes, **CYCLEGAN_SETTINGS[setting]})
+    load_weights({"g_ab": model.g_ab, "g_ba": model.g_ba}, _weights(setting))
+    return model
 
 
 def train_cyclegan(training: Training = CYCLEGAN, seed: int = 0) -> CycleGAN:
@@ -194,7 +258,7 @@ def judge(pictures: Tensor, factors: Mapping[str, Tensor], texture: int) -> dict
 
 def measure_cyclegan(model: CycleGAN, test: UnpairedDataset | None = None) -> dict[str, float]:
     """`judge` of both directions, by name: "content_ab", …; and "cycle": mean |F(G(a)) − a|, both ways, in [0, 1]."""
-    test = load_unpaired("sprites", "test", size=1_000, image_size=SIDE) if test is None else test
+    test = load_unpaired("sprites", "test", size=800, image_size=SIDE) if test is None else test
     found, cycle = {}, []
     for source, there, back, texture in ((test.first, "b", "a", STRIPES), (test.second, "a", "b", PLAIN)):
         pictures = source.tensor()
@@ -226,19 +290,22 @@ class Study:
     train: Callable[[Training, int], Any]
     measure: Callable[[Any], dict[str, float]]
     shown: tuple[str, ...]
+    #: called with the setting and its first seed's model
+    keep: Callable[[str, Any], None] | None = None
 
 
 _JUDGED = tuple(f"{name}_{way}" for way in ("ab", "ba") for name in ("content", "style", *CONTENT))
 STUDIES: dict[str, Study] = {
     "pix2pix": Study(
         FOLDER / "pix2pix_ablation.csv",
-        ("setting", "seed", "l1", "energy", "cpu_seconds"),
+        ("setting", "seed", "l1", "energy", "noise", "cpu_seconds"),
         PIX2PIX_SETTINGS,
         PIX2PIX,
         PIX2PIX_QUICK,
         train_pix2pix,
         measure_pix2pix,
-        ("l1", "energy"),
+        ("l1", "energy", "noise"),
+        store_pictures,
     ),
     "cyclegan": Study(
         FOLDER / "cyclegan_ablation.csv",
@@ -249,6 +316,7 @@ STUDIES: dict[str, Study] = {
         train_cyclegan,
         measure_cyclegan,
         ("content_ab", "style_ab", "content_ba", "style_ba", "cycle"),
+        store_translators,
     ),
 }
 
@@ -259,11 +327,13 @@ def read_results(study: str, path: Path | None = None) -> list[dict[str, str | f
 
 
 def measured(study: str, setting: str, seed: int, quick: bool = False) -> dict[str, str | float]:
-    """Train one setting from one seed and judge it: a row of the table."""
+    """Train one setting from one seed and judge it: a row of the table. What is to be kept of the first seed, is."""
     its = STUDIES[study]
     start = time.process_time()
     model = its.train(_changed(its.quick if quick else its.training, **its.settings[setting]), seed)
     seconds = round(time.process_time() - start, 1)  # of the training
+    if its.keep is not None and seed == 0 and not quick:
+        its.keep(setting, model)
     return {"setting": setting, "seed": seed, **its.measure(model), "cpu_seconds": seconds}
 
 

@@ -16,12 +16,12 @@ from course_lib.adversarial.stylegan_study import (
     probe_accuracy,
     read_results,
     silhouette,
-    store_weights,
     stored,
     summary,
     train_probe,
     write_results,
 )
+from course_lib.study_table import store_weights
 
 
 def test_plain_sprites_have_neither_texture_nor_backdrop():
@@ -101,7 +101,7 @@ def test_weights_are_stored_and_read_back(tmp_path):
     torch.manual_seed(0)
     generator, probe = stylegan((3, 32, 32), ema=None).generator, Probe()
     generator.w_avg.normal_()
-    store_weights(generator, probe, tmp_path / "w.npz")
+    store_weights({"generator": generator, "probe": probe}, tmp_path / "w.npz")
     again, probe_again = stored(tmp_path / "w.npz")
     assert not again.training
     ws = generator.styles(torch.randn(2, 32))
@@ -138,3 +138,47 @@ def test_the_table_is_written_below_its_command_and_read_back(tmp_path):
 def test_the_command_refuses_unknown_settings():
     with pytest.raises(SystemExit):
         main(["--run", "--only", "magic"])
+
+
+# ---- what is stored --------------------------------------------------------------------------------------------------
+
+
+def test_the_stored_probe_knows_real_sprites_and_the_stored_generator_is_the_table_s():
+    generator, probe = stored()
+    assert not any(p.requires_grad for p in [*generator.parameters(), *probe.parameters()])
+    assert min(probe_accuracy(probe, 8_000).values()) > 0.98  # 0.999 to 1 when it was trained
+    rows = {
+        (r["crossover"], r["factor"]): r for r in read_results() if r["seed"] == 0 and r["setting"] == first()
+    }
+    for found in mixing_shares(generator, probe, crossovers=(4,)):  # the table's own pairs
+        stated = rows[found["crossover"], found["factor"]]
+        assert found["from_a"] == pytest.approx(stated["from_a"], abs=0.02)  # weights in half precision
+        assert found["from_b"] == pytest.approx(stated["from_b"], abs=0.02)
+
+
+def first():
+    """The first setting of the table: that of the stored generator."""
+    return read_results()[0]["setting"]
+
+
+def test_coarse_styles_carry_more_of_the_shape_and_fine_ones_more_of_the_colour():
+    middle = [r for r in read_results() if r["setting"] == first() and r["crossover"] == 4]
+    share = {
+        (factor, source): np.mean([r[source] for r in middle if r["factor"] == factor])
+        for factor in FACTORS
+        for source in ("from_a", "from_b")
+    }
+    assert share["shape", "from_a"] > share["colour", "from_a"] + 0.1
+    # Of the mixtures that have one of the two values: how many have that of the fine styles' source?
+    fine = {f: share[f, "from_b"] / (share[f, "from_a"] + share[f, "from_b"]) for f in FACTORS}
+    assert fine["colour"] > fine["shape"] + 0.1
+
+
+def test_the_table_has_every_crossover_of_every_run_and_whole_mixtures_at_its_ends():
+    rows = read_results()
+    runs = {(r["setting"], r["seed"]) for r in rows}
+    assert len(rows) == len(runs) * 9 * len(FACTORS)
+    for row in rows:
+        if row["crossover"] in (0, 8):
+            expected = (0.0, 1.0) if row["crossover"] == 0 else (1.0, 0.0)
+            assert (row["from_a"], row["from_b"]) == expected

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from course_lib.adversarial import translation_study as study
+from course_lib.adversarial.pix2pix import pix2pix
 from course_lib.adversarial.translation_study import (
     CONTENT,
     CYCLEGAN_SETTINGS,
@@ -22,7 +23,7 @@ from course_lib.adversarial.translation_study import (
     train_cyclegan,
     train_pix2pix,
 )
-from course_lib.data import load_unpaired
+from course_lib.data import load, load_unpaired
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,45 @@ def test_gradient_energy_by_hand_and_under_blur():
     assert (gradient_energy(blurred) < 0.5 * gradient_energy(sharp)).all()
     with pytest.raises(ValueError, match="at least 2 × 2"):
         gradient_energy(torch.zeros(1, 1, 1, 5))
+
+
+class Painter:
+    """The interface of Pix2Pix that is measured: the true pictures, changed."""
+
+    def __init__(self, change):
+        self.change = change
+        self.maps, self.truth = load("facades_synthetic", "test", size=24, image_size=16).tensor()
+
+    def translate(self, x, generator):
+        which = [int((self.maps == one).flatten(1).all(1).nonzero()[0]) for one in x]
+        return self.change(self.truth[which], generator)
+
+
+def test_measures_of_pix2pix_on_known_answers():
+    found = study.measure_pix2pix(Painter(lambda y, _: y), size=24, image_size=16)
+    assert found == {"l1": 0, "energy": 1, "noise": 0}
+    found = study.measure_pix2pix(Painter(lambda y, _: 0.5 + 0.5 * (y - 0.5)), size=24, image_size=16)
+    assert found["energy"] == pytest.approx(0.25)
+    assert found["noise"] == 0
+    noisy = Painter(lambda y, generator: y + 0.1 * torch.randn(y.shape, generator=generator))
+    found = study.measure_pix2pix(noisy, size=24, image_size=16)
+    assert found["l1"] == pytest.approx(0.1 * (2 / torch.pi) ** 0.5, rel=0.02)  # E|N(0, σ²)| = σ √(2/π)
+    assert found["noise"] == pytest.approx(0.2 / torch.pi**0.5, rel=0.02)  # a difference has variance 2σ²
+
+
+def test_stored_pictures_come_back_and_those_of_other_settings_stay(tmp_path):
+    path = tmp_path / "pictures.npz"
+    torch.manual_seed(0)
+    models = {name: pix2pix((3, 16, 16), width=2, init_std=None) for name in ("L1", "cGAN")}
+    for name, model in models.items():
+        study.store_pictures(name, model, path, image_size=16)
+    study.store_pictures("L1", models["cGAN"], path, image_size=16)
+    found = study.stored_pictures(path)
+    maps, _ = load("facades_synthetic", "test", size=study.SHOWN, image_size=16).tensor()
+    drawn = models["cGAN"].translate(maps, torch.Generator().manual_seed(0))
+    assert set(found) == {"L1", "cGAN"}
+    for pictures in found.values():
+        torch.testing.assert_close(pictures, drawn, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
 def test_drawings_are_the_data(test_set):
@@ -114,6 +154,7 @@ def test_settings_name_what_exists_and_change_one_thing():
 def test_a_run_stores_its_rows_and_prints_them(monkeypatch, tmp_path, capsys):
     from dataclasses import replace
 
+    kept = []
     short = replace(
         STUDIES["pix2pix"],
         path=tmp_path / "table.csv",
@@ -121,6 +162,7 @@ def test_a_run_stores_its_rows_and_prints_them(monkeypatch, tmp_path, capsys):
         quick=Training(1, 2, "32-true", {"width": 2}),
         train=lambda training, seed: train_pix2pix(training, seed, image_size=16),
         measure=lambda model: study.measure_pix2pix(model, size=4, image_size=16),
+        keep=lambda setting, model: kept.append(setting),
     )
     monkeypatch.setitem(STUDIES, "pix2pix", short)
     assert main(["pix2pix", "--run", "--seeds", "2", "--only", "L1", "cGAN"]) == 0
@@ -130,11 +172,13 @@ def test_a_run_stores_its_rows_and_prints_them(monkeypatch, tmp_path, capsys):
     assert short.path.read_text().startswith(
         "# python -m course_lib.adversarial.translation_study pix2pix --run"
     )
+    assert kept == ["L1", "cGAN", "L1"]  # the first seed's, each time
     capsys.readouterr()
     assert main(["pix2pix"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("L1 ")
     before = short.path.read_text()
     assert main(["pix2pix", "--quick", "--seeds", "1", "--only", "L1"]) == 0
     assert short.path.read_text() == before
+    assert len(kept) == 3
     with pytest.raises(SystemExit):
         main(["pix2pix", "--run", "--only", "L2"])

@@ -17,7 +17,7 @@ import torch
 from hostile import SECRET, assignment, cell, needs_bubblewrap, solution, submission, test_cell
 from torch import nn
 
-from course_lib.classroom import checks, remote, server, trial, wire
+from course_lib.classroom import checks, remote, sandbox, server, trial, wire
 from course_lib.classroom import judge as judging
 from course_lib.classroom.judge import Limits, judge, plan
 from course_lib.classroom.remote import Channel, StudentGone, TooSlow, Unanswerable
@@ -92,16 +92,18 @@ def test_what_the_instructors_own_cells_import():
     assert judging.imported(source) == []  # neither a student's cell nor a test
 
 
-@needs_bubblewrap
-def test_a_slow_import_of_the_instructors_is_not_the_submissions_time():
-    source, slow = assignment(), {"slow.py": b"import time\ntime.sleep(8)\n"}
-    source.cells[0].source = "import slow\n"
-    limits = Limits(cell_seconds=5.0)
-    assert all(cell.passed for cell in judge(source, submission(), limits=limits, files=slow).cells.values())
-    late = submission()
-    late.cells[1].source = "import slow\n" + late.cells[1].source
-    source.cells[0].source = ""
-    assert not all(cell.passed for cell in judge(source, late, limits=limits, files=slow).cells.values())
+def test_a_slow_import_of_the_instructors_is_not_the_submissions_time(monkeypatch, tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(6)\n")
+    start = sandbox.START.replace("import sys;", f"import sys; sys.path.insert(0, {str(tmp_path)!r});")
+    monkeypatch.setattr(sandbox, "START", start)
+    limits = Limits(cell_seconds=4.0)
+    source, eager = assignment("import slow"), submission("import slow\ndef double(x):\n    return 2 * x")
+    verdict = judging.judge_here(source, eager, limits, unsafe=True)
+    assert all(cell.passed for cell in verdict.cells.values())
+    assert not any(output.error for output in verdict.outputs)
+    verdict = judging.judge_here(assignment(), eager, limits, unsafe=True)
+    assert verdict.outputs[1].error == "stopped after 4 s"
+    assert [cell.passed for cell in verdict.cells.values()] == [False, True]
 
 
 # --- test cells ---------------------------------------------------------------------------------------------------
@@ -329,7 +331,9 @@ class Pipes:
     """A sandbox's pipes with a function in place of the student's process: it gets the request's id and the fd."""
 
     def __init__(self, student, seconds: float = 0.3, answer_bytes: int = 10_000) -> None:
-        self.limits = Limits(total_seconds=seconds, cell_seconds=seconds, answer_bytes=answer_bytes)
+        self.limits = Limits(
+            start_seconds=seconds, total_seconds=seconds, cell_seconds=seconds, answer_bytes=answer_bytes
+        )
         inside, self.requests = os.pipe()
         self.answers, self.out = os.pipe()
         self.ended, self.stopped, self.interrupts = None, threading.Event(), 0
