@@ -104,7 +104,8 @@ def bubblewrap_command(
     binds |= {path: ("--ro-bind", path) for path in python_paths()}
     if (hidden := str(REPOSITORY)) in binds:
         raise SandboxMissing(f"{hidden} is a Python environment and the course at once: put them apart")
-    covered = any(REPOSITORY.is_relative_to(path) for path in binds)  # its own environment is put back
+    # An empty folder in its place, if anything around it or in it is bound; its own environment is put back.
+    covered = any(REPOSITORY.is_relative_to(path) or Path(path).is_relative_to(REPOSITORY) for path in binds)
     binds |= {hidden: ("--tmpfs", hidden)} if covered else {}
     command += ["--size", str(limits.work_bytes), "--tmpfs", "/tmp", "--dir", WORK, "--chdir", WORK]
     for path, (option, source) in sorted(binds.items()):  # parents come before what is in them

@@ -66,13 +66,13 @@ def cells_of(graded_class, name):
     return release.read(graded_class[0] / "source" / name / f"{name}.ipynb").cells
 
 
-def tests_of(graded_class, name):
+def judged_tests(graded_class, name):
     return [grade_id(cell) for cell in cells_of(graded_class, name) if is_test(cell)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reference_solution_has_all_points(graded_class, name):
-    row, tests = graded_class[1]["reference", name], tests_of(graded_class, name)
+    row, tests = graded_class[1]["reference", name], judged_tests(graded_class, name)
     assert {task: row.points[task] for task in tests} == {task: row.maximum[task] for task in tests}
     assert sum(row.maximum.values()) == 20
     assert row.state == "to review"  # the written answers are for a person
@@ -114,7 +114,7 @@ def test_no_feedback_shows_a_hidden_test(graded_class, name):
         own = release.read(folder / "graded" / "submitted" / student / name / f"{name}.ipynb").cells
         own = {line.strip() for cell in own for line in cell.source.split("\n")}
         assert not hidden - own & {line.strip() for line in text.split("\n")}
-        passed = [task for task in tests_of(graded_class, name) if rows[student, name].points[task]]
+        passed = [task for task in judged_tests(graded_class, name) if rows[student, name].points[task]]
         assert text.count("Passed.") == len(passed)
 
 
