@@ -31,7 +31,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,7 +48,7 @@ from course_lib.latent.code_prior import CodePrior, gated_prior
 from course_lib.latent.discrete_vae import DiscreteVAE
 from course_lib.latent.vade import Pretraining, VaDE
 from course_lib.models import MODELS, is_adversarial, is_autoregressive
-from course_lib.study_table import read_table, spread, study_parser, write_table
+from course_lib.study_table import read_table, spread, study_parser, write_arrays, write_table
 from course_lib.training import Algorithm, fit
 
 RESULTS = Path(__file__).parent / "results" / "comparison.csv"
@@ -277,7 +276,7 @@ def latent_space(model: Any) -> LatentSpace | None:
     if is_autoregressive(model):
         return None
     if is_adversarial(model):
-        network = generator_of(model)
+        network = model.evaluated.eval()
         return LatentSpace(lambda x: search(network, x, model.latent_dim), network, spherical_middle)
     if isinstance(model, CodePrior):
         autoencoder = model.autoencoder
@@ -287,11 +286,6 @@ def latent_space(model: Any) -> LatentSpace | None:
         encode: Callable[[Tensor], Tensor] = lambda x: F.one_hot(model.codes(x), model.categories).float()  # noqa: E731
         return LatentSpace(encode, lambda z: model.likelihood.mean(model.decode(z)), middle)
     return LatentSpace(lambda x: model.encode(x)[0], lambda z: model.likelihood.mean(model.decode(z)), middle)
-
-
-def generator_of(gan: Any) -> nn.Module:
-    """G in evaluation mode, its averaged weights where there are any."""
-    return (gan.plain("generator") if gan.ema is None else gan.ema.module).eval()
 
 
 def middle(a: Tensor, b: Tensor) -> Tensor:
@@ -569,12 +563,8 @@ def read_samples(path: Path = SAMPLES) -> dict[str, Tensor]:
 
 
 def write_samples(samples: Mapping[str, np.ndarray], path: Path = SAMPLES) -> None:
-    """Eight pixels a byte, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    packed = {name: np.packbits(np.asarray(x, dtype=bool)) for name, x in samples.items()}
-    np.savez_compressed(temporary, **packed)
-    os.replace(temporary, path)
+    """Eight pixels a byte."""
+    write_arrays({name: np.packbits(np.asarray(x, dtype=bool)) for name, x in samples.items()}, path)
 
 
 def mean(rows: Sequence[Mapping[str, Any]], setting: str, key: str) -> float:

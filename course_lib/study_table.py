@@ -37,13 +37,18 @@ def write_table(
 
 
 def store_weights(networks: Mapping[str, nn.Module], path: Path) -> None:
-    """Write the numbers of some networks, named, in half precision: complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the numbers of some networks, named, in half precision."""
     arrays = {
         f"{name}/{key}": value.detach().cpu().half().numpy()
         for name, network in networks.items()
         for key, value in network.state_dict().items()
     }
+    write_arrays(arrays, path)
+
+
+def write_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write named arrays into one .npz file: complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from course_lib.adversarial.dcgan import initialise
 from course_lib.adversarial.gan import (
     LOSSES,
     AdversarialLoss,
@@ -39,7 +40,7 @@ from course_lib.adversarial.gan import (
     least_squares_discriminator_loss,
     least_squares_generator_loss,
 )
-from course_lib.adversarial.pix2pix import NORMS, PatchDiscriminator, _known, _positive, initialise, l1_loss
+from course_lib.adversarial.pix2pix import NORMS, PatchDiscriminator, _known, _positive, l1_loss
 from course_lib.training import Algorithm
 
 __all__ = ["PRESETS", "CycleGAN", "CycleGANSettings", "ResNetGenerator", "cyclegan", "linear_decay"]

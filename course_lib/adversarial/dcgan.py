@@ -88,7 +88,7 @@ class Generator(nn.Module):
             layers.append(_block(_larger(c, narrower, resize, bias), narrower, normalise, slope))
         layers.append(nn.Sequential(*_larger(widths[0], self.image_shape[0], resize, bias=False)))
         self.layers = nn.Sequential(*layers)
-        _initialise(self, init_std)
+        initialise(self, init_std)
 
     def forward(self, z: Tensor) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
@@ -136,7 +136,7 @@ class Discriminator(nn.Module):
             layers.append(_block(_smaller(c, wider, strided, normalise == "none"), wider, normalise, slope))
         self.layers = nn.Sequential(*layers)
         self.decide = nn.Linear(16 * widths[-1], 1, bias=False)
-        _initialise(self, init_std)
+        initialise(self, init_std)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.layers(self._inside(x))
@@ -330,8 +330,11 @@ def _smaller(c: int, out: int, strided: bool, bias: bool) -> list[nn.Module]:
     return [nn.Conv2d(c, out, 3, padding=1, bias=bias), nn.MaxPool2d(2)]
 
 
-def _initialise(network: nn.Module, std: float | None) -> None:
-    """N(0, std²) for weights (section 4), N(1, std²) for the scales of norms (the paper's code), 0 for shifts."""
+def initialise(network: nn.Module, std: float | None) -> None:
+    """N(0, std²) for weights, N(1, std²) for the scales of norms, 0 for shifts; std None: PyTorch's own.
+
+    Radford et al., section 4, and their code; Isola et al. (2017, section 6.2) and Zhu et al. took it over.
+    """
     for module in network.modules() if std is not None else ():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, 0.0, std)

@@ -342,6 +342,11 @@ class GAN(Algorithm):
 
     # -- samples
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """The generator that counts, unwrapped: the averaged one if there is one."""
+        return self.plain("generator") if self.ema is None else self.ema.module
+
     def latent(self, n: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """z from the prior, (n, latent_dim), with the device and type of ``like``."""
         device = like.device if generator is None else generator.device
@@ -354,7 +359,7 @@ class GAN(Algorithm):
         """n samples G(z), in evaluation mode (batch norm by running statistics); of the averaged generator if any."""
         if n < 1:
             raise ValueError(f"n should be at least 1, got {n}")
-        network = self.plain("generator") if self.ema is None else self.ema.module
+        network = self.evaluated
         with _evaluating(network):
             return network(self.latent(n, next(network.parameters()), generator))
 

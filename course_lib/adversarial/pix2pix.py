@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from course_lib.adversarial.dcgan import initialise
 from course_lib.adversarial.gan import GAN
 
 __all__ = [
@@ -253,20 +254,6 @@ def patch_side(discriminator: PatchDiscriminator, side: int) -> tuple[int, int]:
     return int(seen.any(dim=1).sum()), int(seen.any(dim=0).sum())
 
 
-def initialise(network: nn.Module, std: float | None) -> None:
-    """N(0, std²) for weights, N(1, std²) for the scales of norms, 0 for shifts (section 6.2, and the authors' code)."""
-    for module in network.modules() if std is not None else ():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, std)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0, std)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):  # transposed convolutions are faster with theirs as they are
-            module.to(memory_format=torch.channels_last)
-
-
 # --- The algorithm --------------------------------------------------------------------------------------------------
 
 
@@ -329,8 +316,7 @@ class Pix2Pix(GAN):
     @torch.no_grad()
     def translate(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Pictures for conditions x (B, C, H, W), a sample of each from G's distribution; generator: of the noise."""
-        network = self.plain("generator") if self.ema is None else self.ema.module
-        return network(x) if generator is None else network(x, generator)
+        return self.evaluated(x) if generator is None else self.evaluated(x, generator)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Nothing to sample from: raises ValueError."""

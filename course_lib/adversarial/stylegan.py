@@ -400,11 +400,6 @@ class StyleGAN(GAN):
         self.path_length, self.path_length_every, self.mixing = path_length, path_length_every, mixing
         self.mean_path = torch.zeros(())
 
-    @property
-    def evaluated(self) -> Generator:
-        """The generator that counts: the averaged one if there is one."""
-        return self.plain("generator") if self.ema is None else self.ema.module
-
     def fake(self, part: tuple[Tensor, ...]) -> Tensor:
         real = self.real(part)
         n, layers = len(real), self.plain("generator").n_layers

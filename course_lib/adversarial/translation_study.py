@@ -17,7 +17,6 @@ where its source has one, and the nearest drawing says what it shows. On real pi
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +39,7 @@ from course_lib.study_table import (
     spread,
     store_weights,
     study_parser,
+    write_arrays,
     write_table,
 )
 from course_lib.training import fit
@@ -135,11 +135,7 @@ def store_pictures(setting: str, model: Pix2Pix, path: Path = PICTURES, image_si
         name: (255 * pictures).round().byte().cpu().numpy()
         for name, pictures in {**kept, setting: drawn}.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)
+    write_arrays(arrays, path)
 
 
 def stored_pictures(path: Path = PICTURES) -> dict[str, Tensor]:

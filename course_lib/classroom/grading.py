@@ -43,7 +43,7 @@ from tqdm import tqdm
 from course_lib.classroom import release
 from course_lib.classroom.plugs import CONFIG, STATE, last_line, nbgrader_on, quietly, state_file
 from course_lib.classroom.results import Row, write_csv, write_summary
-from course_lib.classroom.sandbox import descendants
+from course_lib.classroom.sandbox import Limits, descendants
 from course_lib.classroom.submissions import (
     Damaged,
     grade_id,
@@ -59,7 +59,8 @@ if TYPE_CHECKING:
 
 OUTPUT = release.REPOSITORY / "graded"
 START = 120.0  # seconds for a worker to start
-PATIENCE = 300.0  # seconds until a worker is given up; the judge's own limits end a submission long before
+# Seconds until a worker is given up; the judge's own limits end a submission before.
+PATIENCE = Limits().start_seconds + Limits().total_seconds + 120.0
 
 
 # ------------------------------------------------------------------------------------------------------ what there is

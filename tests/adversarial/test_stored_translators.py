@@ -74,12 +74,12 @@ def test_the_first_seeds_generators_are_kept(short, tmp_path):
 
 @pytest.mark.parametrize("setting", STORED)
 def test_the_stored_generators_translate(setting):
-    """Those in the repository: on twelve sprites, far from what they were given, and back again with the cycle."""
+    """Those in the repository, on 240 sprites: both change the style; with the cycle the content is kept, too."""
     test = study.load_unpaired("sprites", "test", size=240)
     model = stored_translators(setting)
     found = study.measure_cyclegan(model, test)
-    assert min(found["style_ab"], found["style_ba"]) > 0.6
+    assert min(found["style_ab"], found["style_ba"]) > 0.9
     assert math.isfinite(found["cycle"])
     if setting == "full":
-        assert min(found["content_ab"], found["content_ba"]) > 0.85
+        assert min(found["content_ab"], found["content_ba"]) > 0.9
         assert found["cycle"] < 0.05

@@ -6,11 +6,11 @@ pass goes through a D whose weight gradients are computed, too, and then thrown 
 default order. Rounds alternate in one process, and the quickest of each counts: a busy neighbour only ever adds time.
 """
 
-import time
 from itertools import pairwise
 
 import pytest
 import torch
+from side_by_side import race
 from torch import nn
 
 from course_lib.adversarial.dcgan import dcgan
@@ -98,19 +98,10 @@ def test_dcgan_step_against_the_pytorch_example(benchmark):
         "float32": OurStep(pictures, "32-true"),
         "auto": OurStep(pictures, "auto"),
     }
-    seconds = {name: [] for name in contestants}
-    first, last = {}, {}
-
-    def one_round():
-        for name, contestant in contestants.items():
-            start = time.perf_counter()
-            last[name] = contestant.step()
-            seconds[name].append(time.perf_counter() - start)
-            first.setdefault(name, last[name])
-
-    benchmark.pedantic(one_round, rounds=ROUNDS, warmup_rounds=2)
-    times = {name: min(values) for name, values in seconds.items()}
-    ratios = {name: times["example"] / times[name] for name in ("float32", "auto")}
+    times, first, last = result = race(
+        benchmark, {name: c.step for name, c in contestants.items()}, ROUNDS, warmup_rounds=2
+    )
+    ratios = result.ratios("example", "float32", "auto")
     benchmark.extra_info.update({f"example_to_{name}": round(ratio, 3) for name, ratio in ratios.items()})
     precision = "bf16-mixed" if bf16 else "32-true"
     print(

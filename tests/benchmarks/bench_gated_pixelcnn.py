@@ -7,10 +7,9 @@ have the same filters and the same number of weights, and give the same loss fro
 one process, and the quickest of each counts: a busy neighbour only ever adds time.
 """
 
-import time
-
 import pytest
 import torch
+from side_by_side import race
 from torch import nn
 
 from course_lib.autoregressive.gated_pixelcnn import GatedLayer, GatedPixelCNN
@@ -122,18 +121,8 @@ def test_gated_pixelcnn_step_against_padded_and_cropped_convolutions(benchmark):
         "float32": OurStep(build(), x, "32-true"),
         "auto": OurStep(build(), x, "auto"),
     }
-    seconds, first = {name: [] for name in contestants}, {}
-
-    def one_round():
-        for name, step in contestants.items():
-            start = time.perf_counter()
-            loss = step()
-            seconds[name].append(time.perf_counter() - start)
-            first.setdefault(name, loss)
-
-    benchmark.pedantic(one_round, rounds=ROUNDS, warmup_rounds=1)
-    times = {name: min(values) for name, values in seconds.items()}
-    ratios = {name: times["peer"] / times[name] for name in ("float32", "auto")}
+    times, first, _ = result = race(benchmark, contestants, ROUNDS, warmup_rounds=1)
+    ratios = result.ratios("peer", "float32", "auto")
     benchmark.extra_info |= {f"peer_to_{name}": round(ratio, 3) for name, ratio in ratios.items()}
     precision = "bf16-mixed" if bf16 else "32-true"
     print(

@@ -9,11 +9,11 @@ quickest of each counts: a busy neighbour only ever adds time.
 
 import copy
 import random
-import time
 from itertools import chain
 
 import pytest
 import torch
+from side_by_side import race
 from torch import nn
 from torch.nn import functional as F
 
@@ -163,19 +163,10 @@ def test_translation_step_against_the_plain_way(benchmark, make, plain, side, na
         "float32": OurStep(make(), batch, "32-true"),
         "auto": OurStep(make(), batch, "auto"),
     }
-    seconds = {who: [] for who in contestants}
-    first, last = {}, {}
-
-    def one_round():
-        for who, contestant in contestants.items():
-            start = time.perf_counter()
-            last[who] = contestant.step()
-            seconds[who].append(time.perf_counter() - start)
-            first.setdefault(who, last[who])
-
-    benchmark.pedantic(one_round, rounds=ROUNDS, warmup_rounds=1)
-    times = {who: min(values) for who, values in seconds.items()}
-    ratios = {who: times["plain"] / times[who] for who in ("float32", "auto")}
+    times, first, last = result = race(
+        benchmark, {name: c.step for name, c in contestants.items()}, ROUNDS, warmup_rounds=1
+    )
+    ratios = result.ratios("plain", "float32", "auto")
     benchmark.extra_info.update({f"plain_to_{who}": round(ratio, 3) for who, ratio in ratios.items()})
     precision = "bf16-mixed" if bf16 else "32-true"
     print(
