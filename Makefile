@@ -27,7 +27,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export MALLOC_TOP_PAD_ ?= 268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-unit notebooks exercises grade lint format bench mutations clean
+.PHONY: help setup lab test test-unit notebooks live slides exercises grade site lint format bench mutations browser-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ test-unit: setup  ## the same without the notebooks
 notebooks: setup  ## run every notebook from top to bottom and keep its outputs (NOTEBOOKS=… for some)
 	$(BIN)/python -m course_lib.classroom.execute $(NOTEBOOKS)
 
+live: setup  ## copies of the lectures to type in: notebooks/live/ (NOTEBOOKS=… for some, FORCE=1: over what was typed)
+	$(BIN)/python -m course_lib.classroom.live $(NOTEBOOKS) $(if $(FORCE),--force)
+
+slides: setup  ## the lectures as reveal.js pages in build/slides (CHECK=1: nothing over an edge; needs Chromium)
+	$(BIN)/python -m course_lib.classroom.slides $(NOTEBOOKS) $(if $(CHECK),--check)
+
 exercises: setup  ## the students' release of the graded exercises (FORCE=1: over what was worked on)
 	$(BIN)/python -m course_lib.classroom.release $(if $(FORCE),--force)
 
@@ -68,6 +74,12 @@ grade: setup  ## grade SUBMISSIONS=folder of student/assignment/*.ipynb, JOBS=n 
 	@test -n "$(SUBMISSIONS)" || { echo "Which submissions? make grade SUBMISSIONS=folder [JOBS=4] [ONLY=ex01_pca_autoencoders] [COURSE_GRADING_SEED=…]"; exit 1; }
 	@COURSE_GRADING_SEED="$(COURSE_GRADING_SEED)" $(BIN)/python -m course_lib.classroom.grading "$(SUBMISSIONS)" \
 	    --jobs $(or $(JOBS),1) $(if $(OUTPUT),--output "$(OUTPUT)") $(if $(ONLY),--only $(ONLY)) $(if $(UNSAFE),--unsafe)
+
+browser-test: setup  ## the lectures in a real JupyterLab and Chromium: every widget moved (K=03 for some)
+	$(BIN)/python -m pytest tests/browser $(if $(K),-k "$(K)")
+
+site: setup  ## the lectures, exercises, glossary and reference as static pages, in build/site
+	$(BIN)/python -m course_lib.site
 
 lint: setup  ## ruff over code and notebooks
 	$(BIN)/ruff check .

@@ -9,6 +9,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
+#: They need a browser, which `make setup` cannot install: `make browser-test` names the folder itself.
+collect_ignore = ["browser"]
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -49,6 +49,13 @@ CODE_PRIOR = "course_lib/latent/code_prior.py"
 AUGMENT, TRAIN = "course_lib/latent/augmentation.py", "course_lib/train.py"
 MODULATION, STYLEGAN = "course_lib/adversarial/modulation.py", "course_lib/adversarial/stylegan.py"
 STYLEGAN_STUDY = "course_lib/adversarial/stylegan_study.py"
+LIVE, LIVE_CHECK, FLOW, HANDOUT, WORLD = (
+    f"course_lib/classroom/{name}.py" for name in ("live", "live_check", "flow", "handout", "world")
+)
+SITE_PAGES, SITE_HOOKS, SITE_DOCSTRINGS = (
+    f"course_lib/site/{name}.py" for name in ("pages", "hooks", "docstrings")
+)
+WIDGETS, PLOTTING = "course_lib/widgets.py", "course_lib/plotting.py"
 PIX2PIX, CYCLEGAN = "course_lib/adversarial/pix2pix.py", "course_lib/adversarial/cyclegan.py"
 TRANSLATION, UNPAIRED = "course_lib/adversarial/translation_study.py", "course_lib/data/unpaired.py"
 COMPARE, RELEASE = "course_lib/compare.py", "course_lib/classroom/release.py"
@@ -1705,7 +1712,7 @@ MUTATIONS = (
         STYLEGAN,
         (("(number < limit)", "(number <= limit)"),),
         "tests/adversarial/test_stylegan_study.py"
-        "::test_the_stored_probe_knows_real_sprites_and_the_stored_generator_is_the_table_s",
+        "::test_the_stored_probe_knows_real_sprites_and_the_stored_generators_are_the_table_s[adain]",
     ),
     Mutation(
         "Release: a leaked line is overlooked",
@@ -1753,6 +1760,125 @@ MUTATIONS = (
         JUDGE,
         ((' or settings.get("grade")', ""),),
         "tests/classroom/test_judge.py::test_what_the_instructors_own_cells_import",
+    ),
+    Mutation(
+        "Flow: a name that the cell wrote itself counts as read",
+        FLOW,
+        (("reads |= new_reads - writes", "reads |= new_reads"),),
+        "tests/classroom/test_live.py::test_flow_of_a_cell",
+    ),
+    Mutation(
+        "Flow: the earliest writer instead of the latest",
+        FLOW,
+        (("range(reader - 1, first - 1, -1)", "range(first, reader)"),),
+        "tests/classroom/test_live.py::test_flow_between_cells",
+    ),
+    Mutation(
+        "Live copy: links to other copies lead back, too",
+        LIVE,
+        ((" or url.path in siblings", ""),),
+        "tests/classroom/test_live.py::test_links_lead_back_but_to_copies",
+    ),
+    Mutation(
+        "Handout: what somebody changed is overwritten",
+        HANDOUT,
+        (("and not force:", "and False:"),),
+        "tests/classroom/test_live.py::test_a_copy_that_was_typed_in_is_kept_unless_forced",
+    ),
+    Mutation(
+        "Live check: any number is near enough",
+        LIVE_CHECK,
+        (("(gap <= allowed).all()", "(gap <= torch.inf).all()"),),
+        "tests/classroom/test_live.py::test_typed_wrong_function",
+    ),
+    Mutation(
+        "Live check: gradients are not compared",
+        LIVE_CHECK,
+        (("if typed is None or right is None:", "if True:"),),
+        "tests/classroom/test_live.py::test_typed_values_and_their_gradients",
+    ),
+    Mutation(
+        "Live check: a trained model is not compared",
+        LIVE_CHECK,
+        (("not _has_state(right)", "True"),),
+        "tests/classroom/test_live.py::test_a_trained_model_is_compared_though_no_name_is_new",
+    ),
+    Mutation(
+        "World: a check leaves its random numbers behind",
+        WORLD,
+        (("        present.restore()", "        state = present"),),
+        "tests/classroom/test_live.py::test_a_trained_model_is_compared_though_no_name_is_new",
+    ),
+    Mutation(
+        "Site: a link to a module stays a file",
+        SITE_PAGES,
+        (("if module(path) in site.modules:", "if False:"),),
+        "tests/classroom/test_site_pages.py::test_links_lead_to_the_site",
+    ),
+    Mutation(
+        "Site: a lecture without a group is left out",
+        SITE_PAGES,
+        (('raise ValueError(f"no group', 'print(f"no group'),),
+        "tests/classroom/test_site_pages.py::test_a_lecture_without_a_group_is_reported",
+    ),
+    Mutation(
+        "Site: Hebrew from left to right",
+        SITE_HOOKS,
+        (('RIGHT_TO_LEFT = ("he", "fa")', 'RIGHT_TO_LEFT = ("fa",)'),),
+        "tests/classroom/test_site_pages.py::test_columns_are_marked_with_their_language_and_direction",
+    ),
+    Mutation(
+        "Site: bars in docstrings are not escaped",
+        SITE_DOCSTRINGS,
+        (('r"([\\\\*|])"', 'r"([\\\\*])"'),),
+        "tests/classroom/test_site_pages.py::test_docstrings_become_restructured_text",
+    ),
+    Mutation(
+        "Widgets: pointing with the axis of y upside down",
+        WIDGETS,
+        (("(left, right), (bottom, top) = self.area[4:]", "(left, right), (top, bottom) = self.area[4:]"),),
+        "tests/test_widgets.py::TestSurface::test_a_point_moves_both_sliders_with_one_drawing",
+    ),
+    Mutation(
+        "Widgets: the plotting area's edges from below",
+        WIDGETS,
+        (
+            (
+                "return cls(box.x0, 1 - box.y1, box.x1, 1 - box.y0,",
+                "return cls(box.x0, box.y0, box.x1, box.y1,",
+            ),
+        ),
+        "tests/test_widgets.py::TestSurface::test_the_area_is_where_the_picture_has_its_first_axes",
+    ),
+    Mutation(
+        "Widgets: a drawn rectangle without its last pixel",
+        WIDGETS,
+        (("return first, last + 1", "return first, last"),),
+        "tests/test_widgets.py::TestSurface::test_a_stroke_adds_the_rectangle_that_it_encloses",
+    ),
+    Mutation(
+        "Widgets: a stroke that replaces the one before",
+        WIDGETS,
+        (("            self._keep(None)\n", ""),),
+        "tests/test_widgets.py::TestSurface::test_each_stroke_keeps_the_ones_before_and_stays_inside",
+    ),
+    Mutation(
+        "Widgets: undo from the wrong end",
+        WIDGETS,
+        (("*self.kept, last = self.kept or", "last, *self.kept = self.kept or"),),
+        "tests/test_widgets.py::TestRectangles::test_kept_ones_stay_below_and_can_be_taken_back",
+    ),
+    Mutation(
+        "Widgets: busy only while it is quick",
+        WIDGETS,
+        (("if self._seconds > PROMPT", "if self._seconds < PROMPT"),),
+        "tests/test_widgets.py::TestBusy::test_a_slow_drawing_says_so_before_it_begins",
+    ),
+    Mutation(
+        "Plotting: images a row too high",
+        PLOTTING,
+        (("place = (x0, x0 + w, y1 - h, y1)", "place = (x0, x0 + w, y1, y1 + h)"),),
+        "tests/test_plotting.py::TestImages::test_every_pixel_becomes_an_equal_square_of_its_colour",
     ),
 )
 

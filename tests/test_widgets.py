@@ -214,9 +214,28 @@ class TestRectangles:
         control.brush.value = "wall"
         assert [(r.brush, r.left) for r in control.value] == [("window", 2), ("window", 8), ("wall", 8)]
         control.undo.click()
+        assert control.value == (("window", 2, 6, 3, 9), ("window", 8, 12, 3, 9))
+        control.undo.click()
+        assert control.value == (("window", 2, 6, 3, 9),)
+        assert (control.brush.value, control.across.value) == ("window", (2, 6))  # it can be moved again
         control.undo.click()
         control.undo.click()  # nothing is left to take back
-        assert [(r.brush, r.left) for r in control.value] == [("wall", 8)]
+        assert control.value == ()
+
+    def test_clear_takes_all_away_with_one_drawing(self, paint):
+        control, drawn = paint.controls["painted"], []
+        control.keep.click()
+        control.across.value = (8, 12)
+        control.observe(drawn.append, names="value")
+        control.clear.click()
+        assert control.value == ()
+        assert len(drawn) == 1
+        control.across.value, control.down.value = (1, 3), (2, 5)
+        assert control.value == (("window", 1, 3, 2, 5),)
+
+    def test_rectangles_read_as_words(self, paint):
+        (rectangle,) = paint.controls["painted"].value
+        assert str(rectangle) == "window in columns 2 to 6 and rows 3 to 9"
 
     def test_an_empty_rectangle_is_none(self, paint):
         control = paint.controls["painted"]
@@ -237,6 +256,109 @@ class TestRectangles:
     def test_bad_input(self, brushes, side, first):
         with pytest.raises(ValueError, match=r"Rectangles needs|expected a brush"):
             widgets.Rectangles(brushes, side, first)
+
+
+class TestSurface:
+    """The mouse: strokes come from the front end as shares of the plotting area, from its upper left corner."""
+
+    @staticmethod
+    def raster(painted) -> Figure:
+        figure, (ax,) = plotting.panels(1, size=(2, 2))
+        pixels = np.zeros((16, 16))
+        for r in painted:
+            pixels[r.top : r.bottom, r.left : r.right] = 1
+        ax.imshow(pixels, vmin=0, vmax=1)
+        return figure
+
+    @staticmethod
+    def plane(x, y) -> Figure:
+        figure, (ax, _) = plotting.panels(2, size=(2, 2))
+        ax.plot(x, y, "o")
+        ax.set(xlim=(-2, 2), ylim=(-1, 3))
+        return figure
+
+    @pytest.fixture
+    def paint(self):
+        control = widgets.Rectangles(["wall", "window"], 16, ("window", 2, 6, 3, 9))
+        return widgets.Interactive(self.raster, alt="Pixels", painted=control)
+
+    @pytest.fixture
+    def walk(self):
+        sliders = {"x": (-2.0, 2.0, 0.1, 0.0), "y": (0.0, 3.0, 0.5)}
+        return widgets.Interactive(self.plane, alt="A plane", point=("x", "y"), **sliders)
+
+    def test_a_stroke_adds_the_rectangle_that_it_encloses(self, paint):
+        first = shown(paint)
+        paint.output.stroke = [1, 10.2 / 16, 4.5 / 16, 10.2 / 16, 4.5 / 16]  # pressed on pixel (10, 4)
+        assert paint.controls["painted"].value[1:] == (("window", 10, 11, 4, 5),)
+        paint.output.stroke = [1, 10.2 / 16, 4.5 / 16, 12.5 / 16, 1.5 / 16]  # dragged to the right and up
+        assert paint.controls["painted"].value == (("window", 2, 6, 3, 9), ("window", 10, 13, 1, 5))
+        assert (shown(paint) != first).any()
+
+    def test_each_stroke_keeps_the_ones_before_and_stays_inside(self, paint):
+        paint.controls["painted"].brush.value = "wall"
+        paint.output.stroke = [1, 0, 0, 1, 1]
+        paint.output.stroke = [2, 0.75, 0.5, 1, 0.5]
+        assert paint.controls["painted"].value[1:] == (("wall", 0, 16, 0, 16), ("wall", 12, 16, 8, 9))
+
+    def test_the_area_is_where_the_picture_has_its_first_axes(self, paint):
+        pixels = shown(paint).astype(int)
+        edges = np.array(paint.output.area[:4]) * np.tile(pixels.shape[1::-1], 2)
+        left, top, right, bottom = edges.round().astype(int)
+        background = pixels[top + 3, left + 3]
+        assert (background != 255).any()
+        # Just inside the edges lies the raster's background, just outside there is none.
+        for row, column in ((top, left), (top, right - 1), (bottom - 1, left), (bottom - 1, right - 1)):
+            inwards = 3 if row == top else -3, 3 if column == left else -3
+            assert (pixels[row + inwards[0], column + inwards[1]] == background).all()
+            assert (pixels[row - inwards[0], column + inwards[1]] != background).any()
+            assert (pixels[row + inwards[0], column - inwards[1]] != background).any()
+
+    def test_a_point_moves_both_sliders_with_one_drawing(self, walk):
+        drawn = []
+        walk.output.observe(drawn.append, names="value")
+        walk.output.stroke = [1, 0.5, 0.5, 0.87, 0.3]  # x = −2 + 0.87 · 4 = 1.48, y = 3 − 0.3 · 4 = 1.8
+        assert walk.values == {"x": pytest.approx(1.5), "y": pytest.approx(2.0)}
+        assert "(x = 1.5, y = 2)" in walk.output.value
+        assert len(drawn) == 1
+
+    def test_a_point_beyond_a_slider_goes_to_its_end(self, walk):
+        walk.output.stroke = [1, 0, 1, 0, 1]  # y = −1, where the slider begins at 0
+        assert walk.values == {"x": -2.0, "y": 0.0}
+        walk.controls["x"].value = 0.3  # the sliders go on as ever
+        assert "(x = 0.3, y = 0)" in walk.output.value
+
+    @pytest.mark.parametrize("point", [("x",), ("x", "z"), ("x", "way")])
+    def test_a_point_needs_two_sliders(self, point):
+        with pytest.raises(ValueError, match="point must name two sliders"):
+            widgets.Interactive(self.plane, alt="A plane", point=point, x=(0, 1), y=(0, 1), way=["a", "b"])
+
+
+class TestBusy:
+    def test_a_slow_drawing_says_so_before_it_begins(self, monkeypatch):
+        said = []
+
+        def plot(m):
+            if interactives:
+                said.append(interactives[0].busy.value)
+            return slope(m)
+
+        interactives = []
+        interactives.append(widgets.Interactive(plot, alt="A line", m=(1, 20)))
+        (interactive,) = interactives
+        interactive.controls["m"].value = 2  # how long it takes is not known yet
+        monkeypatch.setattr(widgets, "PROMPT", 0.0)
+        interactive.controls["m"].value = 3
+        monkeypatch.setattr(widgets, "PROMPT", 1e9)
+        interactive.controls["m"].value = 4
+        assert said == ["", widgets.BUSY, ""]
+        assert interactive.busy.value == ""
+
+    def test_an_error_ends_it(self, monkeypatch):
+        monkeypatch.setattr(widgets, "PROMPT", -1.0)
+        interactive = widgets.Interactive(slope, alt="A line", m=(1, 20))
+        interactive.controls["m"].value = 13
+        assert interactive.busy.value == ""
 
 
 CELLS = [

@@ -109,7 +109,7 @@ def execute(path: Path, *, timeout: float = 600, write: bool = True) -> Notebook
     client.execute(env={**os.environ, "TQDM_DISABLE": "1"})  # nobody watches the bars
     text = light_text(clean(notebook))
     if write:
-        _write_atomically(path, text)
+        write_atomically(path, text.encode())
     return notebook
 
 
@@ -126,13 +126,14 @@ def light_text(notebook: NotebookNode) -> str:
     return text
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """The file holds either the old text or the new one, also after Ctrl-C or on a full disk."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file holds either the old content or the new one, also after Ctrl-C or on a full disk."""
+    mode = path.stat().st_mode if path.exists() else 0o644
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, path.stat().st_mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -9,8 +9,6 @@ otherwise (`--force`).
 """
 
 import argparse
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -24,13 +22,13 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader.apps.api import NbGraderAPI
 
+from course_lib.classroom.handout import hand_out
 from course_lib.classroom.plugs import nbgrader_on, quietly
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXERCISES = REPOSITORY / "notebooks" / "exercises"
 SOURCE = EXERCISES / "source"
 RELEASE = EXERCISES / "release"
-MANIFEST = ".released.json"
 
 _REGIONS = (("BEGIN SOLUTION", "END SOLUTION"), ("BEGIN HIDDEN TESTS", "END HIDDEN TESTS"))
 # What looks like a marker, rightly spelt or not.
@@ -164,27 +162,8 @@ def build(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-    output.mkdir(parents=True, exist_ok=True)
-    kept = _write(files, output, force)
+    kept = hand_out(files, output, force)
     _zip(files, output / "exercises.zip")
-    return kept
-
-
-def _write(files: dict[str, bytes], output: Path, force: bool) -> list[str]:
-    manifest = output / MANIFEST
-    released = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-    kept = []
-    for name, content in files.items():
-        path = output / name
-        digest = hashlib.sha256(content).hexdigest()
-        present = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-        if present not in (None, released.get(name), digest) and not force:
-            kept.append(name)
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        released[name] = digest
-    manifest.write_text(json.dumps(released, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return kept
 
 

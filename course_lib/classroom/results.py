@@ -125,7 +125,7 @@ def _draw_tasks(ax: Axes, name: str, rows: list[Row]) -> None:
     ax.set(xlim=(0, 100), title=name, xlabel="share of the submissions in %; at the right: solved")
 
 
-_FILLS = (("#0072B2", ""), ("#56B4E9", "//"), ("#E69F00", ".."), ("#D9D9D9", ""))
+_FILLS = (("#006097", ""), ("#1E9BD7", "//"), ("#C58700", ".."), ("#D9D9D9", ""))
 
 
 def _draw_totals(ax: Axes, rows: list[Row], others: int) -> None:
