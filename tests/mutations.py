@@ -1898,11 +1898,14 @@ def mutate(mutation: Mutation, root: Path) -> None:
 
 
 def copy_project(target: Path) -> None:
-    """The package, the embedded data, the tests and their configuration, without caches and downloads."""
-    for folder in ("course_lib", "data", "tests"):
-        ignored = shutil.ignore_patterns("__pycache__", "downloads", "cache")
+    """The package, the embedded data, the lectures, the tests and their configuration, without caches and downloads."""
+    for folder in ("course_lib", "data", "notebooks", "tests"):
+        ignored = shutil.ignore_patterns(
+            "__pycache__", "downloads", "cache", "live", "release", ".ipynb_checkpoints"
+        )
         shutil.copytree(ROOT / folder, target / folder, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", target)
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, target)
 
 
 def run_in(copy: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ Papers: T. Karras, S. Laine, T. Aila (2019), arXiv:1812.04948 (StyleGAN); T. Kar
 arXiv:1801.04406 (R1). Departures: pictures are in [0, 1] outside, so that slopes with respect to them are twice those
 with respect to [−1, 1] (γ here is a quarter of the paper's, the path length's weight four times it); styles are mixed
 for each example, not for each batch; D and G learn on the same fakes, as in `gan`; with ``modulation="adain"`` the
-layers are StyleGAN's, the skip outputs and the filter StyleGAN2's.
+layers and the one output are StyleGAN's, D and the filter StyleGAN2's.
 
 "Style" means the statistics of feature maps, a word from style transfer, where the picture is given and its style is
 replaced. Here no picture is given: StyleGAN makes pictures.
@@ -130,8 +130,9 @@ class Synthesis(nn.Module):
     """g: one w for each layer (B, layers, style_dim) → pictures (B, *image_shape), not yet bounded to [0, 1].
 
     Two layers a size; the picture is the sum of what each size adds to the enlarged sum of the smaller ones ("skip
-    outputs", Karras et al. 2020, section 4.1). ``sides[i]`` is the side of the maps that w number i first acts on: 4,
-    8, 8, …, S, S, S, the last on the last output only; with AdaIN 4, 4, 8, 8, …, the first on the constant.
+    outputs", Karras et al. 2020, section 4.1); with AdaIN, as in StyleGAN, only the last size makes it. ``sides[i]`` is
+    the side of the maps that w number i first acts on: 4, 8, 8, …, S, S, S, the last on the last output only; with
+    AdaIN 4, 4, 8, 8, …, the first on the constant.
 
     Args:
         image_shape: (C, S, S), S a power of two, at least 16. style_dim: of w.
@@ -156,6 +157,8 @@ class Synthesis(nn.Module):
         self.sides = tuple(twice if modulation == "adain" else [*twice[1:], sides[-1]])
         self.const = nn.Parameter(torch.randn(1, widths[0], 4, 4))
         self.layers, self.outputs = nn.ModuleList(), nn.ModuleList()
+        # The first sizes, which add nothing to the picture by themselves.
+        self.silent = 0 if modulation == "demodulate" else len(sides) - 1
         wider = widths[0] if modulation == "demodulate" else None
         for side, width in zip(sides, widths, strict=True):
             kind = {"style_dim": style_dim, "side": side, "modulation": modulation}
@@ -164,7 +167,8 @@ class Synthesis(nn.Module):
             else:
                 self.layers.append(StyleLayer(wider, width, up=side > 4, **kind))
                 self.layers.append(StyleLayer(width, width, up=False, **kind))
-            self.outputs.append(_Output(width, self.image_shape[0], style_dim, modulation))
+            if side >= sides[self.silent]:
+                self.outputs.append(_Output(width, self.image_shape[0], style_dim, modulation))
             wider = width
         self.blur = Blur()
 
@@ -181,7 +185,7 @@ class Synthesis(nn.Module):
         _known(noise, Noise.KINDS, "noise")
         x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         picture, used = None, 0
-        for i, output in enumerate(self.outputs):
+        for i, output in enumerate(self.outputs, start=self.silent):
             for layer in self.layers[used : self._layers_until(i)]:
                 x = layer(x, ws[:, used], noise, generator)
                 used += 1
@@ -191,7 +195,7 @@ class Synthesis(nn.Module):
 
     def _layers_until(self, i: int) -> int:
         """Number of layers whose maps are not larger than those of size number i."""
-        first = len(self.layers) - 2 * (len(self.outputs) - 1)  # 1, or 2 with AdaIN
+        first = len(self.layers) % 2 or 2  # at 4 × 4: one, or two with AdaIN
         return first + 2 * i
 
 

@@ -104,6 +104,17 @@ def test_each_w_first_acts_at_the_side_it_is_said_to(modulation):
         assert not torch.equal(changed, picture)
 
 
+def test_with_adain_the_picture_is_read_off_the_last_maps_alone():
+    synthesis, seen = tiny((3, 32, 32), modulation="adain").generator.synthesis, []
+    for layer in synthesis.layers:
+        layer.register_forward_hook(lambda m, i, output: seen.append(output))
+    ws = normal(2, 8, 6)
+    picture = synthesis(ws, "fixed")
+    (output,) = synthesis.outputs
+    torch.testing.assert_close(picture, 0.5 * output(seen[-1], ws[:, -1]) + 0.5)
+    assert len(tiny((3, 32, 32)).generator.synthesis.outputs) == 4  # StyleGAN2: one a size
+
+
 def test_each_output_takes_the_w_that_follows_those_of_its_size():
     synthesis, seen = tiny((1, 32, 32)).generator.synthesis, []
     for output in synthesis.outputs:
