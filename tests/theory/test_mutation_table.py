@@ -1,5 +1,6 @@
 """The table of `tests/mutations.py` stays valid: its texts stand in the sources, its tests exist."""
 
+import ast
 import runpy
 from pathlib import Path
 
@@ -20,8 +21,12 @@ def test_every_text_is_found_exactly_once_and_every_test_exists(mutation, tmp_pa
     mutant = copy.read_text(encoding="utf-8")
     assert mutant != original
     compile(mutant, mutation.file, "exec")  # a syntax error would be no mutation
-    file, _, function = mutation.test.partition("::")
-    assert f"\ndef {function}(" in (ROOT / file).read_text(encoding="utf-8")
+    file, *names = mutation.test.partition("[")[0].split("::")
+    body = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
+    for name in names:  # of a class, then of its method, or of a function
+        found = [node for node in body if getattr(node, "name", None) == name]
+        assert len(found) == 1, f"{name} in {file}: {len(found)}"
+        body = found[0].body
 
 
 def test_names_are_unique():
