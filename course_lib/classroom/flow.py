@@ -46,9 +46,23 @@ def _statement(statement: ast.stmt) -> tuple[set[str], set[str]]:
     return _names(statement)
 
 
+class _OwnScopes(ast.NodeTransformer):
+    """Makes comprehensions generator expressions: since Python 3.12 only these have a scope of their own in a table."""
+
+    def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.GeneratorExp:
+        self.generic_visit(node)
+        return ast.GeneratorExp(node.elt, node.generators)
+
+    visit_SetComp = visit_ListComp
+
+    def visit_DictComp(self, node: ast.DictComp) -> ast.GeneratorExp:
+        self.generic_visit(node)
+        return ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators)
+
+
 def _names(node: ast.AST) -> tuple[set[str], set[str]]:
     """The names that a piece of code reads anywhere, and those that it writes at the notebook's level."""
-    text = ast.unparse(ast.fix_missing_locations(node))
+    text = ast.unparse(ast.fix_missing_locations(_OwnScopes().visit(node)))
     if isinstance(node, ast.expr):  # the target of a loop
         text += " = None"
     table = symtable.symtable(text, "cell", "exec")

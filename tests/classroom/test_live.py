@@ -98,6 +98,8 @@ def course(tmp_path):
         ("with f() as g:\n    h = g", "f", "g h"),
         ("def f(a):\n    return a + b", "b", "f"),
         ("v = [i * k for i in n]", "k n", "v"),
+        ("v = {i: [j for j in i] for i in n}", "n", "v"),
+        ("v = f({i for i in n})", "f n", "v"),
         ("import torch.nn as nn, os.path", "", "nn os"),
         ("if a:\n    b = 1\nc = b", "a", "b c"),
         ("a[0] = b\nc.d = e", "a b c e", ""),
